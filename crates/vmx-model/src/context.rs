@@ -1,0 +1,327 @@
+//! What do the rules ask again and again? The view with the effective controls worked out once, and the manual's terms as methods.
+
+use crate::control::{Control, ControlVector};
+use crate::fields::Field;
+use crate::view::{CpuInput, EntryView, Input, VmxInput};
+use x86_state::profile::AllowedSettings;
+use x86_state::{AccessRights, CpuProfile, Feature, MaskedMsr, MsrMask, SegmentRegister, VmxMsr, addr};
+
+/// The VM-entry interruption-information field.
+///
+/// ```text
+///  31   30        12  11   10   8 7      0
+/// +---+-------------+----+-------+--------+
+/// | V |  reserved   | DE | type  | vector |
+/// +---+-------------+----+-------+--------+
+/// ```
+/// Source: SDM 3C 24.8.3 (rev 077), VM-Entry Controls for Event Injection, Table 24-16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryInterruption(pub u32);
+
+impl EntryInterruption {
+    /// Type 0.
+    pub const EXTERNAL_INTERRUPT: u32 = 0;
+    /// Type 2.
+    pub const NMI: u32 = 2;
+    /// Type 3.
+    pub const HARDWARE_EXCEPTION: u32 = 3;
+    /// Type 4.
+    pub const SOFTWARE_INTERRUPT: u32 = 4;
+    /// Type 5.
+    pub const PRIVILEGED_SOFTWARE_EXCEPTION: u32 = 5;
+    /// Type 6.
+    pub const SOFTWARE_EXCEPTION: u32 = 6;
+    /// Type 7.
+    pub const OTHER_EVENT: u32 = 7;
+
+    /// Valid, bit 31.
+    #[must_use]
+    #[inline]
+    pub const fn valid(self) -> bool {
+        self.0 >> 31 == 1
+    }
+    /// Interruption type, bits `[10:8]`.
+    #[must_use]
+    #[inline]
+    pub const fn kind(self) -> u32 {
+        self.0 >> 8 & 7
+    }
+    /// Vector, bits `[7:0]`.
+    #[must_use]
+    #[inline]
+    pub const fn vector(self) -> u32 {
+        self.0 & 0xff
+    }
+    /// Deliver error code, bit 11.
+    #[must_use]
+    #[inline]
+    pub const fn deliver_error_code(self) -> bool {
+        self.0 >> 11 & 1 == 1
+    }
+    /// Is this a valid injection of type `kind`?
+    #[must_use]
+    #[inline]
+    pub const fn injects(self, kind: u32) -> bool {
+        self.valid() && self.kind() == kind
+    }
+}
+
+/// A view and what follows from it for all rules.
+///
+/// During VM entries that return from SMM the VM-execution controls come from the executive VMCS, or count as 0 when the executive-VMCS
+/// pointer is the VMXON pointer (SDM 3C 31.15.4.2 and 31.15.4.4). The context resolves this; rules ask as usual.
+pub struct Context<'a, V: EntryView> {
+    view: &'a V,
+    /// Effective control vectors: inactive ones are 0.
+    vectors: [u64; ControlVector::ALL.len()],
+    vectors_known: u32,
+    source: ExecutionControls,
+}
+
+/// Where the VM-execution controls of a VM entry come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecutionControls {
+    /// An ordinary VM entry: the current VMCS.
+    Current,
+    /// Return from SMM to VMX non-root operation: the executive VMCS.
+    Executive,
+    /// Return from SMM to VMX root operation: none; all count as 0 and are not checked.
+    None,
+    /// It is not known which.
+    Unknown,
+}
+
+impl<'a, V: EntryView> Context<'a, V> {
+    /// Works out the effective controls.
+    #[must_use]
+    #[inline]
+    pub fn new(view: &'a V) -> Self {
+        let mut context = Self { view, vectors: [0; 8], vectors_known: 0, source: ExecutionControls::Current };
+        context.source = context.find_source();
+        for vector in ControlVector::ALL {
+            let active = match vector.activated_by() {
+                None => Some(true),
+                Some(control) => context.ctl(control),
+            };
+            let value = match active {
+                Some(false) => Some(0),
+                Some(true) => context.field(vector.field()),
+                None => None,
+            };
+            if let Some(value) = value {
+                context.vectors[vector as usize] = value;
+                context.vectors_known |= 1 << vector as u32;
+            }
+        }
+        context
+    }
+
+    #[inline(always)]
+    fn find_source(&self) -> ExecutionControls {
+        // A VM entry returns from SMM if it is executed in SMM with "entry to SMM" 0 (SDM 3C 31.15.4).
+        match self.view.cpu(CpuInput::InSmm) {
+            Some(0) => return ExecutionControls::Current,
+            None if !V::ALL_KNOWN => {
+                // A dump says nothing of SMM. The dual-monitor treatment is so rare that a VMCS is taken for an ordinary one.
+                return ExecutionControls::Current;
+            }
+            _ => {}
+        }
+        self.find_source_in_smm()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_source_in_smm(&self) -> ExecutionControls {
+        let Some(entry) = self.view.field(Field::VM_ENTRY_CONTROLS) else { return ExecutionControls::Unknown };
+        if entry & Control::ENTRY_TO_SMM.mask() != 0 {
+            return ExecutionControls::Current;
+        }
+        match (self.view.field(Field::EXECUTIVE_VMCS_POINTER), self.view.vmx(VmxInput::VmxonPointer)) {
+            (Some(executive), Some(vmxon)) if executive == vmxon => ExecutionControls::None,
+            (Some(_), Some(_)) => ExecutionControls::Executive,
+            _ => ExecutionControls::Unknown,
+        }
+    }
+
+    /// The view.
+    #[must_use]
+    #[inline(always)]
+    pub fn view(&self) -> &'a V {
+        self.view
+    }
+
+    /// Where the VM-execution controls come from.
+    #[must_use]
+    #[inline(always)]
+    pub fn execution_controls(&self) -> ExecutionControls {
+        self.source
+    }
+
+    /// Does this VM entry return from SMM (executed in SMM, "entry to SMM" 0)?
+    #[inline(always)]
+    pub fn returns_from_smm(&self) -> Option<bool> {
+        match self.source {
+            ExecutionControls::Current => Some(false),
+            ExecutionControls::Executive | ExecutionControls::None => Some(true),
+            ExecutionControls::Unknown => None,
+        }
+    }
+
+    /// A VMCS field. VM-execution control fields come from where [`Self::execution_controls`] says.
+    #[inline(always)]
+    pub fn field(&self, field: Field) -> Option<u64> {
+        self.view.note(Input::Field(field));
+        if self.source != ExecutionControls::Current && field.is_execution_control() {
+            return self.execution_control_field(field);
+        }
+        self.view.field(field)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn execution_control_field(&self, field: Field) -> Option<u64> {
+        match self.source {
+            ExecutionControls::Current => self.view.field(field),
+            ExecutionControls::Executive => self.view.executive_field(field),
+            ExecutionControls::None => Some(0),
+            ExecutionControls::Unknown => None,
+        }
+    }
+
+    /// The effective setting of a control: 0 while its vector is not activated.
+    #[inline(always)]
+    pub fn ctl(&self, control: Control) -> Option<bool> {
+        self.view.note(Input::Control(control));
+        let vector = control.vector();
+        if !V::ALL_KNOWN && self.vectors_known >> vector as u32 & 1 == 0 {
+            return None;
+        }
+        Some(self.vectors[vector as usize] & control.mask() != 0)
+    }
+
+    /// Processor state at VM entry.
+    #[inline(always)]
+    pub fn cpu(&self, input: CpuInput) -> Option<u64> {
+        self.view.note(Input::Cpu(input));
+        self.view.cpu(input)
+    }
+
+    /// VMX state outside the VMCS.
+    #[inline(always)]
+    pub fn vmx(&self, input: VmxInput) -> Option<u64> {
+        self.view.note(Input::Vmx(input));
+        self.view.vmx(input)
+    }
+
+    /// 8 bytes of physical memory.
+    #[inline(always)]
+    pub fn phys_u64(&self, hpa: u64) -> Option<u64> {
+        self.view.note(Input::Memory);
+        self.view.phys_u64(hpa)
+    }
+
+    /// The processor, for what the methods below do not offer.
+    #[must_use]
+    #[inline(always)]
+    pub fn profile(&self) -> &'a CpuProfile {
+        self.view.profile()
+    }
+
+    /// A VMX capability MSR.
+    #[inline(always)]
+    pub fn cap(&self, msr: VmxMsr) -> Option<u64> {
+        self.view.note(Input::Capability(msr));
+        self.profile().vmx(msr)
+    }
+
+    /// The settings of a control vector that the processor allows.
+    #[inline(always)]
+    pub fn allowed(&self, vector: ControlVector) -> Option<AllowedSettings> {
+        for &msr in vector.capabilities() {
+            self.view.note(Input::Capability(msr));
+        }
+        vector.allowed_settings(self.profile())
+    }
+
+    /// Does the processor have the feature?
+    #[inline(always)]
+    pub fn has(&self, feature: Feature) -> Option<bool> {
+        self.view.note(Input::Feature(feature));
+        self.profile().has(feature)
+    }
+
+    /// The writable bits of an MSR.
+    #[must_use]
+    #[inline(always)]
+    pub fn msr_mask(&self, msr: MaskedMsr) -> MsrMask {
+        self.view.note(Input::MsrMask(msr));
+        self.profile().mask(msr)
+    }
+
+    /// Does `value` set bits that are reserved in the MSR?
+    #[inline(always)]
+    pub fn sets_reserved(&self, msr: MaskedMsr, value: u64) -> Option<bool> {
+        self.msr_mask(msr).reserved_in(value)
+    }
+
+    /// The processor supports Intel 64 architecture.
+    #[inline(always)]
+    pub fn intel64(&self) -> Option<bool> {
+        self.has(Feature::LM)
+    }
+
+    /// Is `address` canonical for the processor's linear-address width?
+    #[must_use]
+    #[inline(always)]
+    pub fn canonical(&self, address: u64) -> bool {
+        self.view.note(Input::LinearWidth);
+        addr::is_canonical(address, self.profile().linear_width())
+    }
+
+    /// Does `address` set bits beyond the processor's physical-address width?
+    #[must_use]
+    #[inline(always)]
+    pub fn beyond_physical_width(&self, address: u64) -> bool {
+        self.view.note(Input::PhysicalWidth);
+        address & self.profile().physical_bits_beyond() != 0
+    }
+
+    /// Does the address of a VMX structure set bits that it must not: beyond the physical-address width, or in `[63:32]` if
+    /// IA32_VMX_BASIC\[48\] is 1 (SDM 3D A.1)?
+    #[inline(always)]
+    pub fn structure_address_too_wide(&self, address: u64) -> Option<bool> {
+        let limited = self.cap(VmxMsr::Basic)? >> 48 & 1 == 1;
+        Some(self.beyond_physical_width(address) || (limited && address >> 32 != 0))
+    }
+
+    /// The access rights of a guest segment register.
+    #[inline(always)]
+    pub fn rights(&self, register: SegmentRegister) -> Option<AccessRights> {
+        Some(AccessRights(self.field(Field::guest_access_rights(register))? as u32))
+    }
+
+    /// The guest will be virtual-8086: RFLAGS.VM (bit 17) of the guest is 1.
+    #[inline(always)]
+    pub fn guest_v86(&self) -> Option<bool> {
+        Some(self.field(Field::GUEST_RFLAGS)? >> 17 & 1 == 1)
+    }
+
+    /// The guest will be in IA-32e mode.
+    #[inline(always)]
+    pub fn guest_ia32e(&self) -> Option<bool> {
+        self.ctl(Control::IA32E_MODE_GUEST)
+    }
+
+    /// The "unrestricted guest" VM-execution control.
+    #[inline(always)]
+    pub fn unrestricted(&self) -> Option<bool> {
+        self.ctl(Control::UNRESTRICTED_GUEST)
+    }
+
+    /// The VM-entry interruption-information field.
+    #[inline(always)]
+    pub fn injection(&self) -> Option<EntryInterruption> {
+        Some(EntryInterruption(self.field(Field::VM_ENTRY_INTERRUPTION_INFO)? as u32))
+    }
+}

@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![recursion_limit = "512"]
+
+pub mod builder;
+pub mod context;
+pub mod control;
+pub mod fields;
+pub mod outcome;
+pub mod rules;
+pub mod state;
+pub mod view;
+pub mod vmcs;
+
+pub use control::{Control, ControlVector};
+pub use fields::{Field, FieldEncoding};
+pub use outcome::{Outcome, hardware_outcome};
+pub use rules::{RuleId, Violations, check_entry};
+pub use state::EntryState;
+pub use view::EntryView;
+pub use vmcs::Vmcs;
