@@ -1,1 +1,11 @@
-//! softvirt
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod explain;
+pub mod fuzz;
+
+pub use softvirt_dump as dump;
+pub use softvirt_gen as generate;
+pub use vmx_model;
+pub use x86_state;

@@ -1,5 +1,8 @@
 //! The project's chores: `cargo xtask --help` lists them.
 
+mod callgrind;
+mod ci;
+mod docs;
 mod profiles;
 
 use clap::{Parser, Subcommand};
@@ -20,11 +23,24 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Write `docs/rules.md` and README's coverage table from the rule tables.
+    Docs {
+        /// Write nothing; fail if a document is stale.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Count the instructions of a complete VM-entry check with callgrind.
+    Callgrind,
+    /// Run every step of CI.
+    Ci,
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().chore {
-        Chore::Profiles { check } => profiles::run(check),
+    let done: Result<(), String> = match Cli::parse().chore {
+        Chore::Profiles { check } => profiles::run(check).map_err(|error| error.to_string()),
+        Chore::Docs { check } => docs::run(check),
+        Chore::Callgrind => callgrind::run(),
+        Chore::Ci => ci::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

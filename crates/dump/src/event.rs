@@ -1,5 +1,7 @@
 //! What does a dump say besides the fields? What the log says happened, facts that are not VMCS fields, and notes.
 
+use crate::building::quoted;
+use crate::lines::{hex, number_after};
 use core::fmt;
 use vmx_model::Field;
 
@@ -32,7 +34,7 @@ pub enum Happened {
     },
     /// Loading MSRs at VM entry failed.
     MsrLoadFailed {
-        /// The entry's number as the hypervisor prints it: Xen and the exit qualification count from 1.
+        /// The entry's number, counted from 1 as the exit qualification does (Xen prints it counted from 0).
         entry: Option<u32>,
         /// The MSR.
         msr: Option<u32>,
@@ -58,6 +60,11 @@ pub enum Happened {
         /// The suberror.
         suberror: u32,
     },
+    /// KVM, running a hypervisor as its guest, rejected that hypervisor's VM entry (trace event kvm_nested_vmenter_failed).
+    NestedCheckFailed {
+        /// The check that failed, in KVM's words.
+        check: String,
+    },
     /// KVM dumped nothing and says how to make it (kvm_intel.dump_invalid_vmcs).
     DumpDisabled,
 }
@@ -66,7 +73,11 @@ impl Happened {
     /// Is this a failure of a VM entry?
     #[must_use]
     pub const fn is_entry_failure(&self) -> bool {
-        matches!(self, Self::EntryFailed { .. } | Self::VmInstructionError { .. } | Self::MsrLoadFailed { .. })
+        matches!(self, Self::EntryFailed { .. }
+                | Self::VmInstructionError { .. }
+                | Self::MsrLoadFailed { .. }
+                | Self::NestedCheckFailed { .. }
+        )
     }
 
     /// The event that an exit-reason field with this value stands for: bit 31 tells a failed VM entry from an exit.
@@ -181,4 +192,77 @@ pub struct Note {
     pub line: usize,
     /// What is odd there.
     pub text: String,
+}
+
+/// What a log line says happened, if it is one of those that hypervisors print. `text` has no log prefix.
+pub(crate) fn recognise(text: &str) -> Option<Happened> {
+    if let Some((_, rest)) = text.split_once("entry failed, hardware error ") {
+        let (value, _) = hex(rest.split_whitespace().next()?)?;
+        return Some(from_hardware_error(u32::try_from(value).ok()?));
+    }
+    if let Some(what) = crate::xen::failure(text) {
+        return Some(what);
+    }
+    if let Some((_, rest)) = text.split_once("VM-ENTRY error") {
+        // XMHF: "VM-ENTRY error: reason=0x80000021, qualification=0x0000000000000000".
+        let reason = u32::try_from(number_after(rest, "reason=")?).ok()?;
+        return Some(Happened::EntryFailed { reason, qualification: number_after(rest, "qualification=") });
+    }
+    let lower = text.to_ascii_lowercase();
+    if lower.contains("vmentry failure") || lower.contains("vm entry failure") || lower.contains("vm-entry failure") {
+        if let Some(number) = number_after(&lower, "error code is ") {
+            return Some(Happened::VmInstructionError { instruction: None, number: u32::try_from(number).ok()? });
+        }
+    }
+    if let Some((_, rest)) = text.split_once("unexpected exit reason ") {
+        return Some(Happened::UnexpectedExit { reason: u32::try_from(hex(rest)?.0).ok()? });
+    }
+    if let Some(suberror) = number_after(text, "internal error. Suberror: ") {
+        return Some(Happened::InternalError { suberror: u32::try_from(suberror).ok()? });
+    }
+    if let Some((_, check)) = text.split_once("kvm_nested_vmenter_failed: ") {
+        return Some(Happened::NestedCheckFailed { check: quoted(check.trim()) });
+    }
+    (text.contains("dump_invalid_vmcs=1") && text.contains("dump internal KVM state")).then_some(Happened::DumpDisabled)
+}
+
+/// KVM reports the exit reason of a failed VM entry and the VM-instruction error in the same place; bit 31 tells them apart.
+fn from_hardware_error(number: u32) -> Happened {
+    match number {
+        0 => Happened::NoReason,
+        _ if number >> 31 == 1 => Happened::EntryFailed { reason: number, qualification: None },
+        _ => Happened::VmInstructionError { instruction: None, number },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_lines_are_recognised() {
+        let entry_failed = |reason, qualification| Some(Happened::EntryFailed { reason, qualification });
+        for (text, expected) in [
+            ("KVM: entry failed, hardware error 0x80000021", entry_failed(0x8000_0021, None)),
+            ("entry failed, hardware error 0x0", Some(Happened::NoReason)),
+            ("entry failed, hardware error 0x7", Some(Happened::VmInstructionError { instruction: None, number: 7 })),
+            ("d12v0 vmentry failure (reason 0x80000021): Invalid guest state (4)", entry_failed(0x8000_0021, Some(4))),
+            ("d1v0 vmentry failure (reason 0x80000022): MSR loading (entry 3)", entry_failed(0x8000_0022, Some(4))),
+            ("Failed vm entry (exit reason 0x80000022) caused by MSR loading (entry 13).", entry_failed(0x8000_0022, Some(14))),
+            ("Failed vm entry (exit reason 0x80000022) caused by MSR entry 13 loading.", entry_failed(0x8000_0022, Some(13))),
+            ("Failed vm entry (exit reason 0x80000021) caused by invalid guest state (0).", entry_failed(0x8000_0021, Some(0))),
+            ("VM-ENTRY error, reason=0x80000021, qualification=0x0000000000000000{2", entry_failed(0x8000_0021, Some(0))),
+            (
+                "d3v0 VMRESUME error: 0x7",
+                Some(Happened::VmInstructionError { instruction: Some(VmInstruction::Vmresume), number: 7 }),
+            ),
+            ("By printing, the VMENTRY failure error code is 7", Some(Happened::VmInstructionError { instruction: None, number: 7 })),
+            ("vcpu0, guest rIP: 0x0 vmx: unexpected exit reason 0x3", Some(Happened::UnexpectedExit { reason: 3 })),
+            ("KVM internal error. Suberror: 1", Some(Happened::InternalError { suberror: 1 })),
+            ("VM-ENTRY error: no idea", None),
+            ("reason=80000021 qualification=0000000000000000", None),
+        ] {
+            assert_eq!(recognise(text), expected, "{text}");
+        }
+    }
 }

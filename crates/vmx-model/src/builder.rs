@@ -39,7 +39,7 @@ pub fn supports(kind: GuestKind, profile: &CpuProfile) -> bool {
         GuestKind::Hlt => long && profile.vmx(VmxMsr::Misc).is_some_and(|misc| misc >> 6 & 1 == 1),
         GuestKind::WaitForSipi => long && profile.vmx(VmxMsr::Misc).is_some_and(|misc| misc >> 8 & 1 == 1),
         GuestKind::RealUnrestricted => {
-            let state = empty(profile);
+            let state = blank(profile);
             state.can_set(Control::UNRESTRICTED_GUEST) && state.can_set(Control::ENABLE_EPT)
         }
         // IA32_VMX_BASIC[49]: the dual-monitor treatment is supported.
@@ -48,7 +48,9 @@ pub fn supports(kind: GuestKind, profile: &CpuProfile) -> bool {
     }
 }
 
-fn empty(profile: &CpuProfile) -> EntryState {
+/// A state of all zeros on a processor: the canvas for [`build`] and for states that come from elsewhere.
+#[must_use]
+pub fn blank(profile: &CpuProfile) -> EntryState {
     EntryState {
         vmcs: Vmcs::new(),
         executive: Vmcs::new(),
@@ -65,7 +67,7 @@ fn empty(profile: &CpuProfile) -> EntryState {
 /// Only what the kind needs is enabled; fields that no enabled control reads are 0.
 #[must_use]
 pub fn build(kind: GuestKind, profile: &CpuProfile) -> EntryState {
-    let mut state = empty(profile);
+    let mut state = blank(profile);
     host(&mut state);
     controls(&mut state);
     match kind {

@@ -295,6 +295,17 @@ impl<'a, V: EntryView> Context<'a, V> {
         Some(self.beyond_physical_width(address) || (limited && address >> 32 != 0))
     }
 
+    /// Does the last byte of an MSR area, 16 bytes for each of `count` entries from `address` on, lie too high in the same sense?
+    ///
+    /// The sum is worked out without loss: an area that wraps around lies too high. `count` is not 0.
+    #[inline(always)]
+    pub fn msr_area_end_too_wide(&self, address: u64, count: u64) -> Option<bool> {
+        match address.checked_add(count * 16 - 1) {
+            Some(last) => self.structure_address_too_wide(last),
+            None => Some(true),
+        }
+    }
+
     /// The access rights of a guest segment register.
     #[inline(always)]
     pub fn rights(&self, register: SegmentRegister) -> Option<AccessRights> {

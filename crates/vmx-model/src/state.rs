@@ -1,11 +1,12 @@
 //! A whole world for one VM entry, all of it known and all of it mutable: what rules break, mend and are tested on.
 
+use crate::context::ExecutionControls;
 use crate::control::{Control, ControlVector};
 use crate::fields::Field;
 use crate::view::{CpuInput, EntryView, VmxInput};
 use crate::vmcs::Vmcs;
 use x86_state::profile::AllowedSettings;
-use x86_state::{CpuProfile, SegmentRegister};
+use x86_state::{CpuProfile, SegmentRegister, VmxMsr};
 
 /// Words of memory that a state can define.
 const WORDS: usize = 96;
@@ -92,32 +93,64 @@ impl EntryView for EntryState {
 }
 
 /// How rules read and change a state. The names are short because several hundred rules are written with them.
+///
+/// VM-execution control fields are those that the VM entry uses: the executive VMCS's when it returns from SMM to VMX non-root operation.
 impl EntryState {
+    /// Where this VM entry takes its VM-execution controls from.
+    #[must_use]
+    pub fn execution_controls(&self) -> ExecutionControls {
+        let leaves_smm = self.cpu_input(CpuInput::InSmm) != 0
+            && self.vmcs.get(Field::VM_ENTRY_CONTROLS) & Control::ENTRY_TO_SMM.mask() == 0;
+        if !leaves_smm {
+            ExecutionControls::Current
+        } else if self.vmcs.get(Field::EXECUTIVE_VMCS_POINTER) == self.vmx[VmxInput::VmxonPointer as usize] {
+            ExecutionControls::None
+        } else {
+            ExecutionControls::Executive
+        }
+    }
+
+    fn home(&mut self, field: Field) -> &mut Vmcs {
+        if field.is_execution_control() && self.execution_controls() == ExecutionControls::Executive {
+            &mut self.executive
+        } else {
+            &mut self.vmcs
+        }
+    }
+
     /// A field's value.
     #[must_use]
     pub fn get(&self, field: Field) -> u64 {
-        self.vmcs.get(field)
+        if field.is_execution_control() && self.execution_controls() == ExecutionControls::Executive {
+            self.executive.get(field)
+        } else {
+            self.vmcs.get(field)
+        }
     }
 
     /// Sets a field.
     pub fn set(&mut self, field: Field, value: u64) {
-        self.vmcs.set(field, value);
+        self.home(field).set(field, value);
     }
 
     /// Sets bits of a field to 1.
     pub fn set_bits(&mut self, field: Field, bits: u64) {
-        self.vmcs.update(field, |value| value | bits);
+        self.home(field).update(field, |value| value | bits);
     }
 
     /// Clears bits of a field.
     pub fn clear_bits(&mut self, field: Field, bits: u64) {
-        self.vmcs.update(field, |value| value & !bits);
+        self.home(field).update(field, |value| value & !bits);
     }
 
-    /// Is the control in effect: its bit 1 and its vector activated?
+    /// Is the control in effect: its bit 1 and its vector activated? VM-execution controls are not in effect during VM entries that return
+    /// from SMM to VMX root operation.
     #[must_use]
     pub fn ctl(&self, control: Control) -> bool {
         let vector = control.vector();
+        if vector.field().is_execution_control() && self.execution_controls() == ExecutionControls::None {
+            return false;
+        }
         vector.activated_by().is_none_or(|activator| self.ctl(activator))
             && self.get(vector.field()) & control.mask() != 0
     }
@@ -149,7 +182,7 @@ impl EntryState {
     /// Makes a control vector the nearest one that the processor allows.
     pub fn adjust(&mut self, vector: ControlVector) {
         if let Some(settings) = self.settings(vector) {
-            self.vmcs.update(vector.field(), |value| settings.adjust(value));
+            self.home(vector.field()).update(vector.field(), |value| settings.adjust(value));
         }
     }
 
@@ -165,6 +198,28 @@ impl EntryState {
     #[must_use]
     pub fn can_clear(&self, control: Control) -> bool {
         self.settings(control.vector()).is_none_or(|settings| settings.must_be_one & control.mask() == 0)
+    }
+
+    /// Mends "if `dependent` is 1, `requisite` is 1": turns the dependent control off where the processor allows, else the requisite on.
+    pub fn require(&mut self, dependent: Control, requisite: Control) {
+        if self.can_clear(dependent) {
+            self.off(dependent);
+        } else {
+            self.on(requisite);
+        }
+    }
+
+    /// Clears the bits of a field that the address of a VMX structure must not set (see
+    /// [`Context::structure_address_too_wide`](crate::context::Context::structure_address_too_wide)).
+    pub fn narrow(&mut self, field: Field) {
+        let limited = self.profile.vmx(VmxMsr::Basic).is_some_and(|basic| basic >> 48 & 1 == 1);
+        let high = if limited { 0xffff_ffff_0000_0000 } else { 0 };
+        self.clear_bits(field, self.profile.physical_bits_beyond() | high);
+    }
+
+    /// Clears bits of a capability MSR: the processor lacks what they report.
+    pub fn lacks(&mut self, msr: VmxMsr, bits: u64) {
+        self.profile = self.profile.with_vmx(msr, self.profile.vmx(msr).map(|value| value & !bits));
     }
 
     /// Processor state.

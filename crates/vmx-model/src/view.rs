@@ -6,6 +6,7 @@
 use crate::control::Control;
 use crate::fields::Field;
 use crate::rules::RuleId;
+use core::fmt;
 use x86_state::{CpuProfile, MaskedMsr, VmxMsr, feature::Feature};
 
 /// Processor state at the time of VM entry that the checks depend on.
@@ -145,6 +146,23 @@ pub enum Input {
     PhysicalWidth,
     /// The linear-address width.
     LinearWidth,
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(field) => f.write_str(field.id()),
+            Self::Control(control) => write!(f, "{control:?}"),
+            Self::Cpu(input) => f.write_str(input.name()),
+            Self::Vmx(input) => f.write_str(input.name()),
+            Self::Memory => f.write_str("memory"),
+            Self::Capability(msr) => f.write_str(msr.name()),
+            Self::Feature(feature) => write!(f, "CPUID {}", Feature::TABLE[*feature as usize].name),
+            Self::MsrMask(msr) => write!(f, "reserved bits of {msr:?}"),
+            Self::PhysicalWidth => f.write_str("physical-address width"),
+            Self::LinearWidth => f.write_str("linear-address width"),
+        }
+    }
 }
 
 impl Input {

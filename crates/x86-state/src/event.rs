@@ -161,7 +161,7 @@ impl Exception {
 
     /// Does its delivery in protected mode push an error code: vectors 8, 10 to 14, 17 and 21?
     ///
-    /// In real-address mode no exception pushes one (SDM 3A 20.1.4).
+    /// In real-address mode no exception pushes one (SDM 3B 20.1.4, Interrupt and Exception Handling).
     #[must_use]
     pub const fn has_error_code(self) -> bool {
         match self.row() {

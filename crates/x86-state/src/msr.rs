@@ -3,18 +3,22 @@
 //! - [`Msr`], the numbers: here.
 //! - [`mask`]: which bits of a register may be written, computed once for each [`CpuProfile`](crate::CpuProfile).
 //! - [`table`]: one row for each register that softvirt knows.
-//! - [`check`]: the users of the table: WRMSR, and the MSR lists of VM entry and VM exit.
+//! - [`check`]: what RDMSR and WRMSR answer, by the table.
+//! - [`list`]: what becomes of an entry of an MSR list.
 //!
 //! Source: SDM 4 table 2-2 (rev 077), IA-32 Architectural MSRs.
 
 pub mod check;
+pub mod list;
 pub mod mask;
 pub mod table;
+mod value;
 
-pub use check::{
-    ListAnswer, ListFault, MsrAnswer, MsrContext, MsrFault, check_read, check_vm_entry_load, check_vm_exit_load,
-    check_vm_exit_store, check_write,
-};
+#[cfg(test)]
+mod cases;
+
+pub use check::{MsrAnswer, MsrContext, MsrFault, check_read, check_write};
+pub use list::{ListAnswer, ListFault, check_vm_entry_load, check_vm_exit_load, check_vm_exit_store};
 pub use mask::{MaskedMsr, MsrMask};
 pub use table::{Class, Exists, MsrFlags, MsrRow, row};
 

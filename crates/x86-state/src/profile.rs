@@ -244,6 +244,24 @@ pub struct RawProfile {
     pub knobs: Knobs,
 }
 
+impl RawProfile {
+    /// A processor of which nothing is known: no CPUID leaf, no capability MSR, the greatest widths; a base for struct update.
+    pub const UNKNOWN: Self = Self {
+        name: "unknown",
+        description: "a processor of which nothing is known",
+        source: "",
+        cpuid: &[],
+        vmx: [None; 20],
+        feature_control: None,
+        smm_monitor_ctl: None,
+        physical_width: 52,
+        linear_width: 57,
+        mktme_key_bits: 0,
+        c_bit: None,
+        knobs: Knobs::DEFAULT,
+    };
+}
+
 /// One processor: its capabilities and its choices.
 ///
 /// # Invariants

@@ -96,7 +96,7 @@ bitflags! {
         const LASS = 1 << 27;
         /// Bit 28: linear-address masking for supervisor pointers (later than rev 077).
         const LAM_SUP = 1 << 28;
-        /// Bit 32: FRED transitions (FRED specification 4.2, Enabling FRED Transitions).
+        /// Bit 32: FRED transitions (FRED specification 4.2, Enabling in CR4).
         const FRED = 1 << 32;
         const _ = !0;
     }
@@ -397,10 +397,12 @@ mod tests {
     fn dr7_describes_four_breakpoints() {
         // Breakpoint 0: local, execute, 1 byte. 1: global, write, 2 bytes. 2: off, I/O, 8 bytes. 3: both, access, 4 bytes.
         let dr7 = Dr7::from_bits_retain(0xfa50_04c9);
-        for (n, enabled, condition, len) in
-            [(0, true, 0, 1), (1, true, 1, 2), (2, false, 2, 8), (3, true, 3, 4)]
-        {
-            assert_eq!((dr7.enabled(n), dr7.condition(n), dr7.len_bytes(n)), (enabled, condition, len), "breakpoint {n}");
+        for (n, enabled, condition, len) in [(0, true, 0, 1), (1, true, 1, 2), (2, false, 2, 8), (3, true, 3, 4)] {
+            assert_eq!(
+                (dr7.enabled(n), dr7.condition(n), dr7.len_bytes(n)),
+                (enabled, condition, len),
+                "breakpoint {n}"
+            );
         }
         assert!(!Dr7::all().enabled(4));
     }

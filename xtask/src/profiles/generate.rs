@@ -110,3 +110,50 @@ fn list(profiles: &[Profile]) -> String {
     out.push_str("];\n");
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profiles::schema::parse;
+
+    #[test]
+    fn a_constant_tells_absent_from_unknown() {
+        // Secondary controls exist (bit 63) and were not read; TRUE MSRs (bit 55) and tertiary controls (bit 49) do not.
+        let profile = parse(
+            "a-cpu.toml",
+            r#"
+            name = "a-cpu"
+            description = "A [made-up] CPU"
+            order = 1
+            vendor = "intel"
+            physical_address_bits = 40
+            linear_address_bits = 48
+            [source]
+            default = "here"
+            vmx_basic = "there"
+            [msr]
+            feature_control = 5
+            vmx_basic = 0x1a040000000007
+            vmx_procbased_ctls = "0xf7b9fffe0401e172"
+            "#,
+        )
+        .unwrap();
+        let text = constant(&profile);
+        for line in [
+            "/// A \\[made-up\\] CPU.",
+            "pub static A_CPU: CpuProfile = CpuProfile::new(RawProfile {",
+            "    source: \"here; vmx_basic: there\",",
+            "        Some(0x1a040000000007), // 0x480 IA32_VMX_BASIC",
+            "        None, // 0x481 IA32_VMX_PINBASED_CTLS: value unknown",
+            "        None, // 0x48b IA32_VMX_PROCBASED_CTLS2: value unknown",
+            "        None, // 0x48c IA32_VMX_EPT_VPID_CAP: value unknown",
+            "        Some(0x0), // 0x48d IA32_VMX_TRUE_PINBASED_CTLS: absent",
+            "        Some(0x0), // 0x492 IA32_VMX_PROCBASED_CTLS3: absent",
+            "    feature_control: Some(0x5),",
+            "const CPUID: &[CpuidLeaf] = &[];",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n\n{text}");
+        }
+        assert!(!text.contains("smm_monitor_ctl"));
+    }
+}

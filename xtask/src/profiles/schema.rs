@@ -6,20 +6,27 @@ use std::collections::BTreeMap;
 use x86_state::feature::find_leaf;
 use x86_state::{CpuidLeaf, VmxMsr};
 
-/// A profile file.
+/// A profile file; the README of `profiles/` describes each key.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Profile {
+    /// Kebab case, the file's name.
     pub(crate) name: String,
+    /// One line.
     pub(crate) description: String,
+    /// Place in lists.
     pub(crate) order: u32,
     pub(crate) vendor: Vendor,
+    /// CPUID.01H:EAX.
     pub(crate) cpuid_signature: Option<u32>,
     pub(crate) physical_address_bits: u8,
     pub(crate) linear_address_bits: u8,
+    /// How many of the top physical-address bits are MKTME key bits.
     #[serde(default)]
     pub(crate) mktme_key_bits: u8,
+    /// `default`, and exceptions by key.
     pub(crate) source: BTreeMap<String, String>,
+    /// Rule of [`super::validate`] to the reason why this machine breaks it.
     #[serde(default)]
     pub(crate) allow: BTreeMap<String, String>,
     pub(crate) msr: BTreeMap<String, Number>,
@@ -34,6 +41,15 @@ pub(crate) enum Vendor {
     Intel,
 }
 
+impl Vendor {
+    /// What CPUID leaf 0 answers.
+    pub(crate) const fn id(self) -> &'static str {
+        match self {
+            Self::Intel => "GenuineIntel",
+        }
+    }
+}
+
 /// A 64-bit number: a TOML integer, or a string "0x..." where bit 63 is set, since TOML's integers are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Number(pub(crate) u64);
@@ -46,7 +62,8 @@ impl<'de> Deserialize<'de> for Number {
             Integer(i64),
             Text(String),
         }
-        let bad = |what: &str| serde::de::Error::custom(format!("`{what}` is neither an integer nor a string like \"0x1f\""));
+        let bad =
+            |what: &str| serde::de::Error::custom(format!("`{what}` is neither an integer nor a string like \"0x1f\""));
         match Form::deserialize(deserializer)? {
             Form::Integer(value) => u64::try_from(value).map(Self).map_err(|_| bad(&value.to_string())),
             Form::Text(text) => text

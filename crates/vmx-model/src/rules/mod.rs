@@ -95,6 +95,9 @@ pub const RULE_COUNT: usize = {
 pub struct RuleId(u16);
 
 impl RuleId {
+    /// The first rule.
+    pub const FIRST: Self = Self(0);
+
     #[inline(always)]
     pub(crate) const fn at(index: usize) -> Self {
         Self(index as u16)
@@ -156,6 +159,12 @@ impl Violations {
     /// The undecided rules, in the manual's order.
     pub fn unknown(&self) -> impl Iterator<Item = RuleId> + '_ {
         self.unknown.iter().map(RuleId::at)
+    }
+
+    /// Replaces the answer of one rule by that of another check.
+    pub fn take_answer(&mut self, rule: RuleId, from: &Self) {
+        self.broken.put(rule.index(), from.broken.contains(rule.index()));
+        self.unknown.put(rule.index(), from.unknown.contains(rule.index()));
     }
 
     /// Is no rule broken? Some may be undecided.

@@ -178,6 +178,13 @@ impl RuleSet {
         self.insert_if(index, true);
     }
 
+    /// Adds or removes the rule at `index`; an index beyond [`MAX_RULES`] is ignored.
+    pub fn put(&mut self, index: usize, present: bool) {
+        if let Some(word) = self.0.get_mut(index / 64) {
+            *word = *word & !(1 << (index % 64)) | u64::from(present) << (index % 64);
+        }
+    }
+
     /// Is the rule at `index` in the set?
     #[must_use]
     #[inline]

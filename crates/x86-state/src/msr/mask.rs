@@ -195,8 +195,9 @@ impl Facts<'_> {
             (Some(0 | 1), _, _) => Some(0),
             (Some(version), Some(ecx), Some(edx)) => {
                 let counted = low_bits(edx & 0x1f);
-                // Fixed counters end at bit 47: bit 48 of IA32_PERF_GLOBAL_CTRL is EN_PERF_METRICS.
-                Some(if version >= 5 { counted | ecx as u64 & 0xffff } else { counted } & 0xffff)
+                let listed = if version >= 5 { ecx as u64 } else { 0 };
+                // Bit 48 of IA32_PERF_GLOBAL_CTRL is EN_PERF_METRICS: there is room for 16 counters below it.
+                Some((counted | listed) & 0xffff)
             }
             _ => None,
         }
@@ -226,11 +227,8 @@ const fn or(a: Option<bool>, b: Option<bool>) -> Option<bool> {
 
 const fn efer(cpu: &Facts<'_>) -> MsrMask {
     let long_mode = cpu.has(Feature::LM);
-    // SYSCALL is 0 when CPUID runs outside 64-bit mode (SDM 2A, CPUID): its absence beside Intel 64 proves nothing.
-    let sce = match (cpu.has(Feature::SYSCALL), long_mode) {
-        (Some(false), Some(true)) => None,
-        (has, _) => has,
-    };
+    // Outside 64-bit mode CPUID shows no SYSCALL (SDM 2A, CPUID); every processor with Intel 64 has it in 64-bit mode.
+    let sce = or(cpu.has(Feature::SYSCALL), long_mode);
     MsrMask::NONE.bits(1, sce).bits(1 << 8 | 1 << 10, long_mode).bits(1 << 11, cpu.has(Feature::NX))
 }
 
@@ -259,7 +257,7 @@ const fn debug_ctl(cpu: &Facts<'_>) -> MsrMask {
     MsrMask::NONE
         // LBR and BTF. Without model-specific LBRs, LBR can be written and reads as 0 (SDM 3B 18.4.2, IA32_DEBUGCTL).
         .bits(1 | 1 << 1, Some(true))
-        // Bus-lock detect (SDM 3B 17.3.1.6, OS Bus-Lock Detection).
+        // Bus-lock detection: later than rev 077, which has bits 5:2 reserved.
         .bits(1 << 2, cpu.has(Feature::BUS_LOCK_DETECT))
         // TR, BTS, BTINT, BTS_OFF_OS, BTS_OFF_USR.
         .bits(0b1_1111 << 6, branch_trace)
@@ -292,18 +290,20 @@ const fn fixed_ctr_ctrl(cpu: &Facts<'_>) -> MsrMask {
     let Some(fixed) = cpu.fixed_counters() else {
         return MsrMask::NONE.bits(u64::MAX, None);
     };
-    // AnyThread (bit 2 of each four) came with version 3 and is deprecated since version 5; the adaptive-PEBS bits
-    // 32 and above are model-specific (SDM 3B 19.9.2.1.4).
-    let any_thread = match cpu.perfmon_version() {
-        Some(0..=2) => Some(false),
-        Some(3 | 4) => Some(true),
+    // AnyThread is bit 2 of each four, if EAX[7:0] > 2 and EDX[15] = 0; not of counter 3. The adaptive-PEBS bits are
+    // model-specific (SDM 3B 19.9.2.1, Adaptive_Record Counter Control).
+    let any_thread = match (cpu.perfmon_version(), cpu.cpuid(0xa, 0, 3)) {
+        (Some(version), Some(edx)) => Some(version > 2 && edx >> 15 & 1 == 0),
         _ => None,
     };
-    let mut mask = MsrMask::NONE.bits(0xffff << 32, None);
+    let mut mask = MsrMask::NONE.bits(0x1111 << 32, None);
     let mut i = 0;
     while i < 16 {
         if fixed >> i & 1 == 1 {
-            mask = mask.bits(0b1011 << (4 * i), Some(true)).bits(0b0100 << (4 * i), any_thread);
+            mask = mask.bits(0b1011 << (4 * i), Some(true));
+            if i < 3 {
+                mask = mask.bits(0b0100 << (4 * i), any_thread);
+            }
         }
         i += 1;
     }
@@ -314,7 +314,9 @@ const fn perf_evt_sel(cpu: &Facts<'_>) -> MsrMask {
     match cpu.perfmon_version() {
         Some(0) => MsrMask::NONE,
         // Bits 34:32 (IN_TX, IN_TXCP, adaptive PEBS), AnyThread (21) and pin control (19) are model-specific.
-        Some(_) => MsrMask::NONE.bits(0xffff_ffff & !(1 << 19 | 1 << 21), Some(true)).bits(1 << 19 | 1 << 21 | 7 << 32, None),
+        Some(_) => {
+            MsrMask::NONE.bits(0xffff_ffff & !(1 << 19 | 1 << 21), Some(true)).bits(1 << 19 | 1 << 21 | 7 << 32, None)
+        }
         None => MsrMask::NONE.bits(u64::MAX, None),
     }
 }
@@ -440,10 +442,9 @@ const fn xfd(cpu: &Facts<'_>) -> MsrMask {
 
 const fn apic_base(cpu: &Facts<'_>) -> MsrMask {
     let address = !bits_beyond(cpu.raw.physical_width) & !0xfff;
-    MsrMask::NONE.bits(1 << 8 | 1 << 11 | address, cpu.has(Feature::APIC)).bits(
-        1 << 10,
-        and(cpu.has(Feature::APIC), cpu.has(Feature::X2APIC)),
-    )
+    MsrMask::NONE
+        .bits(1 << 8 | 1 << 11 | address, cpu.has(Feature::APIC))
+        .bits(1 << 10, and(cpu.has(Feature::APIC), cpu.has(Feature::X2APIC)))
 }
 
 const fn smm_monitor_ctl(cpu: &Facts<'_>) -> MsrMask {

@@ -17,6 +17,8 @@ pub enum Exists {
     IfEither(Feature, Feature),
     /// If CPUID announces VMX and the capability register is not known to be absent (0).
     VmxCapability(VmxMsr),
+    /// If CPUID announces VMX and this bit of IA32_VMX_MISC is 1.
+    VmxMisc(u8),
     /// The n-th register of the row exists if CPUID.0AH:EAX\[15:8\] is above n (general performance counters).
     GeneralCounter,
     /// As [`Exists::GeneralCounter`], and if IA32_PERF_CAPABILITIES\[13\] is 1, which a profile does not know.
@@ -211,7 +213,7 @@ pub static TABLE: &[MsrRow] = &[
     run(0x8c, 0x8f, "IA32_SGXLEPUBKEYHASHx", IfAlso(Feature::SGX_LC), Any),
     one(0x9b, "IA32_SMM_MONITOR_CTL", IfEither(Feature::VMX, Feature::SMX), Mask(MaskedMsr::SmmMonitorCtl))
         .flags(MsrFlags::SMM_WRITE).from("SDM 3C 31.15.5, Enabling the Dual-Monitor Treatment"),
-    one(0x9e, "IA32_SMBASE", IfAlso(Feature::VMX), ReadOnly).flags(MsrFlags::SMM_READ),
+    one(0x9e, "IA32_SMBASE", Exists::VmxMisc(15), ReadOnly).flags(MsrFlags::SMM_READ),
     one(0xbc, "IA32_MISC_PACKAGE_CTLS", IfAlso(Feature::ARCH_CAPABILITIES), Bits(1)),
     // WRMSR sign-extends bits 31:0 (SDM 3B 19.2.6, Full-Width Writes to Performance Counter Registers).
     run(0xc1, 0xc8, "IA32_PMCx", Exists::GeneralCounter, Any),

@@ -1,0 +1,287 @@
+//! What is an accusation and what is not? All rules on all processors, weighed against what the log reports.
+
+use super::report::{Conditional, Event, Report, RuleReport, Undecided, Verdict};
+use super::view::DumpView;
+use super::words;
+use softvirt_dump::{Dump, DumpKind, Happened};
+use std::collections::{BTreeMap, BTreeSet};
+use vmx_model::builder::blank;
+use vmx_model::rules::{Consequence, RuleId};
+use vmx_model::{Field, check_entry};
+use x86_state::CpuProfile;
+
+/// Answers of all rules on all processors.
+struct Answers<'a> {
+    profiles: &'a [&'a CpuProfile],
+    broken_on: BTreeMap<RuleId, Vec<usize>>,
+    undecided_on: BTreeMap<RuleId, Vec<usize>>,
+}
+
+impl<'a> Answers<'a> {
+    fn new(dump: &Dump, profiles: &'a [&'a CpuProfile]) -> Self {
+        let mut answers = Self { profiles, broken_on: BTreeMap::new(), undecided_on: BTreeMap::new() };
+        for (i, profile) in profiles.iter().enumerate() {
+            let view = DumpView::new(dump, profile);
+            let mut found = check_entry(&view);
+            if view.has_list() {
+                // The rules about list entries are asked with the list in memory; all others without, as its address may be our invention.
+                let listed = check_entry(&view.with_list_in_memory());
+                for rule in RuleId::all().filter(|rule| rule.row().consequence == Consequence::MsrLoading) {
+                    found.take_answer(rule, &listed);
+                }
+            }
+            for rule in found.broken() {
+                answers.broken_on.entry(rule).or_default().push(i);
+            }
+            for rule in found.unknown() {
+                answers.undecided_on.entry(rule).or_default().push(i);
+            }
+        }
+        answers
+    }
+
+    fn broken_everywhere(&self) -> BTreeSet<RuleId> {
+        let everywhere = |on: &Vec<usize>| on.len() == self.profiles.len();
+        self.broken_on.iter().filter(|(_, on)| everywhere(on)).map(|(rule, _)| *rule).collect()
+    }
+
+    /// The rules that could be the reported failure, on the processors that need the fewest of them to explain it.
+    ///
+    /// A processor on which nothing fits the report cannot be the one; one on which many rules break is probably not the one either.
+    fn simplest_explanation(&self, failure: Failure) -> BTreeSet<RuleId> {
+        let mut per_profile: Vec<BTreeSet<RuleId>> = vec![BTreeSet::new(); self.profiles.len()];
+        for (rule, on) in &self.broken_on {
+            if failure.fits(rule.row().consequence) {
+                on.iter().for_each(|&i| {
+                    per_profile[i].insert(*rule);
+                });
+            }
+        }
+        let fewest = per_profile.iter().map(BTreeSet::len).filter(|&len| len > 0).min().unwrap_or(0);
+        per_profile.into_iter().filter(|rules| rules.len() == fewest).flatten().collect()
+    }
+
+    fn names(&self, on: &[usize]) -> Vec<String> {
+        on.iter().map(|&i| self.profiles[i].name().to_owned()).collect()
+    }
+}
+
+/// The failed VM entry that a log reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Failure {
+    /// VM-instruction error, or the basic exit reason with bit 31 set.
+    number: u32,
+    qualification: Option<u64>,
+}
+
+impl Failure {
+    const INVALID_GUEST_STATE: u32 = 0x8000_0021;
+    const MSR_LOADING: u32 = 0x8000_0022;
+
+    fn of(what: &Happened) -> Option<Self> {
+        match *what {
+            Happened::EntryFailed { reason, qualification } => Some(Self { number: reason & 0x8000_ffff, qualification }),
+            Happened::VmInstructionError { number, .. } => Some(Self { number, qualification: None }),
+            Happened::MsrLoadFailed { entry, .. } => {
+                Some(Self { number: Self::MSR_LOADING, qualification: entry.map(u64::from) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Would a rule with this consequence be reported like this?
+    fn fits(self, consequence: Consequence) -> bool {
+        match consequence {
+            Consequence::VmFailValid(number) => u32::from(number) == self.number,
+            Consequence::InvalidGuestState { qualification } => {
+                self.number == Self::INVALID_GUEST_STATE
+                    && self.qualification.is_none_or(|reported| reported == u64::from(qualification))
+            }
+            Consequence::MsrLoading => self.number == Self::MSR_LOADING,
+            _ => false,
+        }
+    }
+}
+
+/// Explains one dump on the given processors (one, or all that might be it).
+///
+/// A rule is an accusation if it is broken on every processor; or, when the log reports a failed entry that no such rule accounts for, if it
+/// accounts for the report on some processors. Everything else is reported as depending on the processor or as undecided.
+#[must_use]
+pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
+    let events: Vec<Event> = dump
+        .events
+        .iter()
+        .map(|event| Event {
+            line: event.line,
+            text: words::happened(&event.what),
+            entry_failure: event.what.is_entry_failure(),
+        })
+        .collect();
+    // The last report counts: a log may tell of several entries before the one that was dumped.
+    let failure = dump.events.iter().rev().find_map(|event| Failure::of(&event.what));
+
+    let answers = Answers::new(dump, profiles);
+    let mut accused = answers.broken_everywhere();
+    if let Some(failure) = failure {
+        if !accused.iter().any(|rule| failure.fits(rule.row().consequence)) {
+            accused.extend(answers.simplest_explanation(failure));
+        }
+    } else if dump.kind == DumpKind::Qemu {
+        // QEMU's registers are not the VMCS: without a reported failure they accuse nobody.
+        accused.clear();
+    }
+    let no_vmcs = dump.kind == DumpKind::Svm || (dump.vmcs.known_count() == 0 && events.is_empty());
+
+    let mut broken: Vec<RuleReport> =
+        accused.iter().map(|&rule| rule_report(rule, dump, &answers, failure)).collect();
+    broken.sort_by_key(|rule| rule.matches_log == Some(false));
+    let depends_on_processor = answers
+        .broken_on
+        .iter()
+        .filter(|(rule, _)| !accused.contains(rule))
+        .map(|(rule, on)| Conditional {
+            id: rule.row().id.to_owned(),
+            says: rule.row().says.to_owned(),
+            broken_on: answers.names(on),
+            matches_log: failure.map(|failure| failure.fits(rule.row().consequence)),
+        })
+        .collect();
+    let verdict = match (no_vmcs, broken.is_empty(), failure) {
+        (true, ..) => Verdict::NotAVmcs,
+        (_, false, _) => Verdict::Broken,
+        (_, true, Some(_)) => Verdict::FailedUnexplained,
+        (_, true, None) => Verdict::NothingBroken,
+    };
+    let undecided = undecided(dump, &answers, failure);
+    Report {
+        kind: dump.kind.to_string(),
+        label: dump.label.clone(),
+        first_line: dump.first_line,
+        last_line: dump.last_line,
+        known_fields: dump.vmcs.known_count(),
+        all_fields: Field::COUNT,
+        summary: summary(verdict, failure, &broken, &undecided, dump),
+        events,
+        verdict,
+        broken,
+        depends_on_processor,
+        undecided,
+        words: words::overview(&dump.vmcs),
+        notes: notes(dump),
+    }
+}
+
+fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, failure: Option<Failure>) -> RuleReport {
+    let row = rule.row();
+    let on = &answers.broken_on[&rule];
+    // Tell it on the newest of the processors concerned; the profiles stand in the order of their age.
+    let profile = answers.profiles[on.last().copied().unwrap_or(0)];
+    let view = DumpView::new(dump, profile).with_list_in_memory();
+    let _ = check_entry(&view);
+    let asked = view.asked(rule);
+
+    let mut mended = blank(profile);
+    mended.vmcs = *view.vmcs();
+    (row.mends)(&mut mended);
+    let fields = Field::all().filter(|&field| dump.vmcs.is_known(field));
+    let had_to_be = fields
+        .filter(|&field| mended.get(field) != view.vmcs().get(field))
+        .map(|field| words::field(field, mended.get(field)))
+        .collect();
+
+    RuleReport {
+        id: row.id.to_owned(),
+        says: row.says.to_owned(),
+        source: row.section.to_string(),
+        consequence: words::consequence(row.consequence),
+        matches_log: failure.map(|failure| failure.fits(row.consequence)),
+        is: asked.into_iter().filter_map(|asked| words::input(asked, &view, profile)).collect(),
+        had_to_be,
+        hint: row.hint.to_owned(),
+        doubt: row.doubt.to_owned(),
+        broken_on: answers.names(on),
+        processors: answers.profiles.len(),
+    }
+}
+
+/// Rules that no processor decides, grouped by what is missing. With a reported failure: only those that could account for it.
+fn undecided(dump: &Dump, answers: &Answers<'_>, failure: Option<Failure>) -> Vec<Undecided> {
+    let Some(profile) = answers.profiles.last() else { return Vec::new() };
+    let view = DumpView::new(dump, profile).with_list_in_memory();
+    let _ = check_entry(&view);
+    let mut groups: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
+    for (rule, on) in &answers.undecided_on {
+        let relevant = failure.is_none_or(|failure| failure.fits(rule.row().consequence));
+        if on.len() < answers.profiles.len() || !relevant {
+            continue;
+        }
+        let missing: BTreeSet<String> = view
+            .asked(*rule)
+            .into_iter()
+            .filter(|asked| !asked.known)
+            .map(|asked| words::missing(asked.input, view.vmcs()))
+            .collect();
+        groups.entry(missing.into_iter().collect()).or_default().push(rule.row().id.to_owned());
+    }
+    let mut groups: Vec<Undecided> =
+        groups.into_iter().map(|(missing, rules)| Undecided { missing, rules }).collect();
+    groups.sort_by_key(|group| core::cmp::Reverse(group.rules.len()));
+    groups
+}
+
+fn summary(
+    verdict: Verdict,
+    failure: Option<Failure>,
+    broken: &[RuleReport],
+    undecided: &[Undecided],
+    dump: &Dump,
+) -> String {
+    let waiting: usize = undecided.iter().map(|group| group.rules.len()).sum();
+    match verdict {
+        Verdict::NotAVmcs if dump.kind == DumpKind::Svm => {
+            "This is a dump of AMD's SVM; there is no VMCS in it, and the VM-entry rules of VMX do not apply.".to_owned()
+        }
+        Verdict::NotAVmcs => "No VMCS field is known from this text.".to_owned(),
+        Verdict::NothingBroken => {
+            let exit = if dump.events.iter().any(|event| matches!(event.what, Happened::NoReason)) {
+                "The log reports a failure, but not one that a processor gives for a VM entry. "
+            } else {
+                "The log reports no failed VM entry. "
+            };
+            format!("{exit}No rule that can be decided is broken; {waiting} cannot be decided.")
+        }
+        Verdict::FailedUnexplained => format!(
+            "The VM entry failed, but no rule that can be decided accounts for it: the cause is in what the text does not show. {waiting} rules \
+             with this outcome cannot be decided."
+        ),
+        Verdict::Broken => {
+            let fitting = broken.iter().filter(|rule| rule.matches_log == Some(true)).count();
+            let rules = |count: usize| if count == 1 { "1 rule is".to_owned() } else { format!("{count} rules are") };
+            match failure {
+                None => format!("{} broken. The log does not say that a VM entry failed.", rules(broken.len())),
+                Some(_) if fitting == broken.len() => {
+                    format!("{} broken, as the log reports.", rules(broken.len()))
+                }
+                Some(_) if fitting > 0 => {
+                    format!("{} broken, {fitting} of them as the log reports.", rules(broken.len()))
+                }
+                Some(_) => format!(
+                    "{} broken, but none with the outcome that the log reports: the dump may show another moment, or the cause is in \
+                     what it does not show.",
+                    rules(broken.len())
+                ),
+            }
+        }
+    }
+}
+
+fn notes(dump: &Dump) -> Vec<String> {
+    let mut notes: Vec<String> =
+        dump.notes.iter().map(|note| format!("line {}: {}", note.line, note.text)).collect();
+    notes.extend(dump.facts.derived.iter().map(|derived| format!("{}: {}", derived.field.id(), derived.why)));
+    if let Some(efer) = dump.facts.effective_efer {
+        notes.push(format!("the guest runs with IA32_EFER = {efer:#x}, which no VMCS field loads"));
+    }
+    notes
+}

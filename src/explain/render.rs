@@ -1,0 +1,139 @@
+//! How does a report look on a terminal? Text with ANSI styles, which the printer strips where nobody can see them.
+
+use super::report::{FieldWords, Report, RuleReport, Verdict};
+use anstyle::{AnsiColor, Style};
+use std::fmt::Write;
+
+const WIDTH: usize = 110;
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
+const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
+const HEAD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+
+/// The report as text. `path` is what the user called the file.
+#[must_use]
+pub fn render(report: &Report, path: &str) -> String {
+    let mut out = String::new();
+    let label = report.label.as_deref().map_or(String::new(), |label| format!(" {label}"));
+    line(
+        &mut out,
+        &format!(
+            "{HEAD}{path}{HEAD:#}, lines {} to {}: {}{label}, {} of {} fields known",
+            report.first_line, report.last_line, report.kind, report.known_fields, report.all_fields
+        ),
+    );
+    for event in &report.events {
+        wrapped(&mut out, &format!("  line {}: ", event.line), &event.text);
+    }
+    let style = match report.verdict {
+        Verdict::Broken => BAD,
+        Verdict::FailedUnexplained => UNSURE,
+        Verdict::NothingBroken | Verdict::NotAVmcs => GOOD,
+    };
+    line(&mut out, "");
+    let mut summary = String::new();
+    wrapped(&mut summary, "", &report.summary);
+    line(&mut out, &format!("{style}{}{style:#}", summary.trim_end()));
+
+    for rule in &report.broken {
+        broken(&mut out, rule);
+    }
+    if !report.depends_on_processor.is_empty() {
+        heading(&mut out, "Depends on the processor (no accusation)");
+        for rule in &report.depends_on_processor {
+            let could = if rule.matches_log == Some(true) { " could be what the log reports;" } else { "" };
+            wrapped(&mut out, &format!("  {}: ", rule.id), &format!("{could} would be broken on {}", rule.broken_on.join(", ")));
+        }
+    }
+    if !report.undecided.is_empty() {
+        heading(&mut out, "Cannot tell, because the text does not show these inputs");
+        for group in &report.undecided {
+            wrapped(&mut out, "  ", &group.missing.join(", "));
+            wrapped(&mut out, &format!("    {DIM}needed by{DIM:#} "), &group.rules.join(", "));
+        }
+    }
+    if !report.words.is_empty() {
+        heading(&mut out, "In words");
+        fields(&mut out, &report.words, "  ");
+    }
+    if !report.notes.is_empty() {
+        heading(&mut out, "Notes on the text");
+        for note in &report.notes {
+            wrapped(&mut out, "  ", note);
+        }
+    }
+    out
+}
+
+fn broken(out: &mut String, rule: &RuleReport) {
+    line(out, "");
+    let aside = if rule.matches_log == Some(false) { " (not what the log reports)" } else { "" };
+    line(out, &format!("{BAD}BROKEN{BAD:#}  {HEAD}{}{HEAD:#}{aside}", rule.id));
+    wrapped(out, "  ", &rule.says);
+    wrapped(out, &format!("  {DIM}manual{DIM:#}   "), &rule.source);
+    wrapped(out, &format!("  {DIM}outcome{DIM:#}  "), &rule.consequence);
+    line(out, &format!("  {DIM}is{DIM:#}"));
+    fields(out, &rule.is, "    ");
+    if !rule.had_to_be.is_empty() {
+        line(out, &format!("  {DIM}had to be, for example{DIM:#}"));
+        fields(out, &rule.had_to_be, "    ");
+    }
+    wrapped(out, &format!("  {DIM}likely{DIM:#}   "), &rule.hint);
+    if !rule.doubt.is_empty() {
+        wrapped(out, &format!("  {DIM}doubt{DIM:#}    "), &rule.doubt);
+    }
+    let on = if rule.broken_on.len() == rule.processors {
+        match rule.processors {
+            1 => rule.broken_on.join(""),
+            count => format!("every processor looked at ({count})"),
+        }
+    } else {
+        format!("{} of {} processors: {}", rule.broken_on.len(), rule.processors, rule.broken_on.join(", "))
+    };
+    wrapped(out, &format!("  {DIM}on{DIM:#}       "), &on);
+}
+
+fn fields(out: &mut String, fields: &[FieldWords], indent: &str) {
+    let name_width = fields.iter().map(|field| field.name.len()).max().unwrap_or(0);
+    let value_width = fields.iter().filter_map(|field| field.value.as_ref()).map(String::len).max().unwrap_or(0);
+    for field in fields {
+        let value = field.value.as_deref().unwrap_or("");
+        let head = format!("{indent}{:name_width$}  {value:>value_width$}  ", field.name);
+        wrapped(out, &head, &field.words);
+    }
+}
+
+fn heading(out: &mut String, text: &str) {
+    line(out, "");
+    line(out, &format!("{HEAD}{text}{HEAD:#}"));
+}
+
+fn line(out: &mut String, text: &str) {
+    let _ = writeln!(out, "{}", text.trim_end());
+}
+
+/// Writes `text` after `head`, wrapped at [`WIDTH`] columns, the further lines indented to the width of `head`.
+fn wrapped(out: &mut String, head: &str, text: &str) {
+    let indent = anstream::adapter::strip_str(head).to_string().chars().count();
+    let mut column = indent;
+    let mut pending = head.to_owned();
+    let mut first = true;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if !first && column + 1 + length > WIDTH {
+            line(out, &pending);
+            pending = " ".repeat(indent);
+            column = indent;
+            first = true;
+        }
+        if !first {
+            pending.push(' ');
+            column += 1;
+        }
+        pending.push_str(word);
+        column += length;
+        first = false;
+    }
+    line(out, &pending);
+}

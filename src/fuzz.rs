@@ -1,0 +1,46 @@
+//! What does each fuzz target do with its bytes? The bodies, as functions, so that a fleet, a plain test and cargo-fuzz run the same.
+//!
+//! A body panics if softvirt is wrong; no input may make it panic otherwise, loop without end or grow without bound.
+
+use softvirt_gen::{Dial, EntryCase};
+use vmx_model::{Outcome, check_entry, hardware_outcome, round_to_valid};
+
+/// A target's body.
+pub type Body = fn(&[u8]);
+
+/// Every target: its name in `fuzz/` and its body.
+pub const TARGETS: &[(&str, Body)] = &[("dump_text", dump_text), ("vmx_check", vmx_check)];
+
+/// Any bytes as the text of a dump: a report or an error, on every processor, as text and as JSON.
+pub fn dump_text(bytes: &[u8]) {
+    let profiles = x86_state::profiles::ALL;
+    // Three processors of different ages keep a run quick; the parser is what is tried here.
+    let some = [profiles[0], profiles[profiles.len() / 2], profiles[profiles.len() - 1]];
+    match softvirt_dump::parse(bytes) {
+        Ok(dumps) => {
+            for dump in dumps.iter().take(4) {
+                let report = crate::explain::explain(dump, &some);
+                let text = crate::explain::render(&report, "fuzz");
+                assert!(!text.is_empty());
+                assert!(serde_json::to_string(&report).is_ok());
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Any state on any processor: the check answers; the dial's promise holds; rounding makes it enter.
+pub fn vmx_check(bytes: &[u8]) {
+    let case = EntryCase::from_bytes(bytes);
+    let violations = check_entry(&case.state);
+    let outcome = hardware_outcome(&violations, &case.state.profile, 1);
+    assert_eq!(violations.none_broken(), outcome == Outcome::Entered);
+    match case.dial {
+        Dial::Valid => assert!(violations.none_broken(), "a valid case breaks {violations:?}"),
+        Dial::OneRule(rule) => assert!(violations.breaks(rule), "{rule:?} was broken but not found"),
+        Dial::BitsAway(_) => {}
+    }
+    let mut rounded = case.state;
+    assert!(round_to_valid(&mut rounded).is_ok(), "rounding did not end: {:?}", check_entry(&rounded));
+    assert!(check_entry(&rounded).none_broken());
+}
