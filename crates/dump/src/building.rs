@@ -133,6 +133,11 @@ impl Building {
             self.note(line, "the VM entry failed before it could set an exit reason: this one is an earlier exit's");
             return;
         }
+        // An exit for reason 0 (exception or NMI) sets the interruption information; without it the field is as initialized.
+        let interruption = self.dump.vmcs.try_get(Field::VM_EXIT_INTERRUPTION_INFO);
+        if reason == 0 && interruption.is_some_and(|info| info >> 31 == 0) {
+            return;
+        }
         self.event(line, Happened::from_exit_reason(reason as u32, qualification));
     }
 
@@ -161,14 +166,15 @@ impl Building {
     pub(crate) fn list_entry(&mut self, list: ListKind, index: usize, line: usize, change: impl FnOnce(&mut MsrEntry)) {
         let (slot, _) = list.slot(&mut self.dump.facts.msr_lists);
         let entries = slot.get_or_insert_default();
-        if index < entries.len() {
+        let len = entries.len();
+        if index < len {
             change(&mut entries[index]);
-        } else if index == entries.len() && index < MAX_LIST {
+        } else if index == len && index < MAX_LIST {
             let mut entry = MsrEntry { index: 0, reserved: 0, value: 0 };
             change(&mut entry);
             entries.push(entry);
         } else {
-            self.note(line, format!("entry {index} of an MSR list follows entry {}", entries.len() as i64 - 1));
+            self.note(line, format!("entry {index} of an MSR list stands where entry {len} is expected; it is not used"));
             return;
         }
         self.extend(line);

@@ -2,7 +2,17 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod building;
 mod event;
+mod kvm;
+mod lines;
+mod qemu;
+mod reader;
+mod sections;
+mod structured;
+pub mod write;
+mod xen;
+mod xmhf;
 
 pub use event::{Derived, Facts, GuestVisible, Happened, LogEvent, MsrEntry, MsrLists, Note, VmInstruction};
 
@@ -68,20 +78,45 @@ pub struct Dump {
 }
 
 /// Why a text could not be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {expected}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError {
     /// The line of the text, counted from 1.
     pub line: usize,
+    /// The last line that the error is about; the same as `line` if it is about one line.
+    pub last_line: usize,
     /// What was found or expected there.
     pub expected: String,
 }
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.last_line > self.line {
+            write!(f, "lines {}-{}: {}", self.line, self.last_line, self.expected)
+        } else {
+            write!(f, "line {}: {}", self.line, self.expected)
+        }
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// Dumps of one text that are read; the rest is left out, and a note says so.
+pub const MAX_DUMPS: usize = 1000;
 
 /// Reads every dump in `text`: a dmesg, a mail, a console log, a JSON or TOML file. Bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// If the text has nothing that a dump has, or is JSON or TOML with a mistake in it.
 pub fn parse(text: impl AsRef<[u8]>) -> Result<Vec<Dump>, ParseError> {
-    let _ = text;
-    Err(ParseError { line: 1, expected: "not written yet".to_owned() })
+    let text = String::from_utf8_lossy(text.as_ref());
+    if text.trim().is_empty() {
+        return Err(ParseError { line: 1, last_line: 1, expected: "the text is empty".to_owned() });
+    }
+    match structured::json(&text) {
+        Some(Ok(dumps)) => return Ok(dumps),
+        // A console log may begin with a brace.
+        Some(Err(error)) => return reader::read(&text).map_err(|_| error),
+        None => {}
+    }
+    structured::toml(&text).unwrap_or_else(|| reader::read(&text))
 }

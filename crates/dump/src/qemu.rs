@@ -22,6 +22,8 @@ use x86_state::SegmentRegister;
 const RIGHTS: u64 = 0xf0ff;
 const PRESENT: u64 = 1 << 7;
 const UNUSABLE: u64 = 1 << 16;
+/// Longest line without a value that counts as the broken-off end of another.
+const SCRAP_BYTES: usize = 24;
 const EFER_LMA: u64 = 1 << 10;
 
 /// What the words after a name are for.
@@ -40,6 +42,8 @@ pub(crate) struct Registers<'a> {
     /// A row of words: whose, and what was read.
     group: Option<(Group, [u64; 4], usize)>,
     narrow: bool,
+    /// The dump's lines have a log prefix.
+    prefixed: bool,
     any: bool,
     done: bool,
 }
@@ -51,13 +55,15 @@ pub(crate) fn begins(text: &str) -> bool {
 }
 
 impl<'a> Registers<'a> {
-    pub(crate) fn new(text: &str) -> Self {
-        Self { last: "", awaiting: None, group: None, narrow: text.starts_with("EAX"), any: false, done: false }
+    pub(crate) fn new(line: &Line<'a>) -> Self {
+        let narrow = line.text.starts_with("EAX");
+        Self { last: "", awaiting: None, group: None, narrow, prefixed: line.prefixed, any: false, done: false }
     }
 
     /// Reads a line; `false` if the dump ended before it.
     pub(crate) fn read(&mut self, line: &Line<'a>, building: &mut Building) -> bool {
-        if self.done {
+        // QEMU prints to a terminal or file; a line of a kernel log is not its.
+        if self.done || (line.prefixed && !self.prefixed) {
             return false;
         }
         if line.text.is_empty() {
@@ -69,7 +75,9 @@ impl<'a> Registers<'a> {
             return true;
         }
         let hex_only = line.text.split_whitespace().all(|word| hex(word).is_some());
-        if !line.text.contains('=') && !hex_only {
+        // A mailer may have broken off "[-RA]" or "DS".
+        let scrap = line.text.len() <= SCRAP_BYTES && !line.prefixed;
+        if !line.text.contains('=') && !hex_only && !scrap {
             self.done = true;
             return false;
         }

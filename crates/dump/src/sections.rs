@@ -219,9 +219,16 @@ const RECENT: usize = 3;
 #[derive(Clone, Copy, Debug)]
 struct Awaiting<'a> {
     take: Option<Take>,
-    name: &'a str,
+    /// The name; of a name that is not known, its last words.
+    name: [&'a str; RECENT],
     digits: usize,
     line: usize,
+}
+
+impl Awaiting<'_> {
+    fn name(&self) -> String {
+        quoted(self.name.join(" ").trim())
+    }
 }
 
 /// Reads the lines of one dump.
@@ -290,7 +297,7 @@ impl<'a> Sections<'a> {
         }
         if line.prefixed {
             if let Some(awaiting) = self.awaiting.take() {
-                building.note(awaiting.line, format!("the value of \"{}\" is missing", quoted(awaiting.name)));
+                building.note(awaiting.line, format!("the value of \"{}\" is missing", awaiting.name()));
             }
             self.flush(building);
         }
@@ -323,10 +330,9 @@ impl<'a> Sections<'a> {
                 self.subject = if key.name == "SPEC_CTRL mask" { Subject::SpecCtrl } else { Subject::None };
             }
         }
-        let name = self.recent[RECENT - 1];
         self.awaiting = Some(match found {
-            Some(key) => Awaiting { take: Some(key.take), name: key.name, digits: key.digits, line },
-            None => Awaiting { take: None, name, digits: 0, line },
+            Some(key) => Awaiting { take: Some(key.take), name: [key.name, "", ""], digits: key.digits, line },
+            None => Awaiting { take: None, name: self.recent, digits: 0, line },
         });
         self.recent = [""; RECENT];
     }
@@ -455,7 +461,7 @@ impl<'a> Sections<'a> {
             self.vote(DumpKind::Xen);
         }
         self.section = Section::Guest;
-        self.value(Awaiting { take: Some(take), name: "", digits, line }, word, line, building);
+        self.value(Awaiting { take: Some(take), name: [""; RECENT], digits, line }, word, line, building);
     }
 
     /// A value that the end of the text leaves incomplete.
@@ -469,7 +475,7 @@ impl<'a> Sections<'a> {
         let Some(take) = awaiting.take else {
             let number = word.starts_with("0x") || word.len() >= 8;
             if self.section != Section::Unknown && number && hex(word).is_some() {
-                let (name, value) = (quoted(awaiting.name), quoted(word));
+                let (name, value) = (awaiting.name(), quoted(word));
                 building.note(line, format!("\"{name}\" is no name that KVM or Xen prints; its value {value} is not used"));
             }
             return;
@@ -497,7 +503,7 @@ impl<'a> Sections<'a> {
             _ => hex(word),
         };
         let Some((value, digits)) = read else {
-            let (name, word) = (quoted(awaiting.name), quoted(word));
+            let (name, word) = (awaiting.name(), quoted(word));
             building.note(line, format!("\"{name}\" is followed by \"{word}\", which is not a number"));
             return;
         };
@@ -570,7 +576,7 @@ impl<'a> Sections<'a> {
     /// The dump is over.
     pub(crate) fn finish(&mut self, building: &mut Building) {
         if let Some(awaiting) = self.awaiting.take() {
-            building.note(awaiting.line, format!("the value of \"{}\" is missing: the text ends there", quoted(awaiting.name)));
+            building.note(awaiting.line, format!("the value of \"{}\" is missing: the text ends there", awaiting.name()));
         }
         self.flush(building);
         building.dump.kind = if self.xen > self.kvm { DumpKind::Xen } else { DumpKind::Kvm };

@@ -2,7 +2,9 @@
 
 use crate::control::{Control, ControlVector};
 use crate::fields::Field;
+use crate::rules::msr_lists::{self, ListVerdict};
 use crate::view::{CpuInput, EntryView, Input, VmxInput};
+use core::cell::OnceCell;
 use x86_state::profile::AllowedSettings;
 use x86_state::{AccessRights, CpuProfile, Feature, MaskedMsr, MsrMask, SegmentRegister, VmxMsr, addr};
 
@@ -76,6 +78,8 @@ pub struct Context<'a, V: EntryView> {
     vectors: [u64; ControlVector::ALL.len()],
     vectors_known: u32,
     source: ExecutionControls,
+    /// The verdict on the VM-entry MSR-load list, once a rule has asked for it.
+    msr_load_list: OnceCell<ListVerdict>,
 }
 
 /// Where the VM-execution controls of a VM entry come from.
@@ -96,7 +100,7 @@ impl<'a, V: EntryView> Context<'a, V> {
     #[must_use]
     #[inline]
     pub fn new(view: &'a V) -> Self {
-        let mut context = Self { view, vectors: [0; 8], vectors_known: 0, source: ExecutionControls::Current };
+        let mut context = Self { view, vectors: [0; 8], vectors_known: 0, source: ExecutionControls::Current, msr_load_list: OnceCell::new() };
         context.source = context.find_source();
         for vector in ControlVector::ALL {
             let active = match vector.activated_by() {
@@ -200,6 +204,12 @@ impl<'a, V: EntryView> Context<'a, V> {
         Some(self.vectors[vector as usize] & control.mask() != 0)
     }
 
+    /// What becomes of the VM-entry MSR-load list: worked out at the first call, so that all its rules cost one walk.
+    #[inline(always)]
+    pub(crate) fn msr_load_list(&self) -> &ListVerdict {
+        self.msr_load_list.get_or_init(|| msr_lists::walk(self))
+    }
+
     /// Processor state at VM entry.
     #[inline(always)]
     pub fn cpu(&self, input: CpuInput) -> Option<u64> {
@@ -244,6 +254,12 @@ impl<'a, V: EntryView> Context<'a, V> {
         vector.allowed_settings(self.profile())
     }
 
+    /// Does the processor support the 1-setting of a control? Of the control that activates its vector nothing is asked.
+    #[inline(always)]
+    pub fn supports(&self, control: Control) -> Option<bool> {
+        Some(self.allowed(control.vector())?.may_be_one & control.mask() != 0)
+    }
+
     /// Does the processor have the feature?
     #[inline(always)]
     pub fn has(&self, feature: Feature) -> Option<bool> {
@@ -277,6 +293,14 @@ impl<'a, V: EntryView> Context<'a, V> {
     pub fn canonical(&self, address: u64) -> bool {
         self.view.note(Input::LinearWidth);
         addr::is_canonical(address, self.profile().linear_width())
+    }
+
+    /// Are the bits of `address` at and above the processor's linear-address width identical? Weaker than canonical by one bit.
+    #[must_use]
+    #[inline(always)]
+    pub fn upper_bits_identical(&self, address: u64) -> bool {
+        self.view.note(Input::LinearWidth);
+        addr::upper_bits_identical(address, self.profile().linear_width())
     }
 
     /// Does `address` set bits beyond the processor's physical-address width?

@@ -7,9 +7,14 @@
 pub mod builder;
 pub mod context;
 pub mod control;
+pub mod describe;
+pub mod errors;
 pub mod fields;
+pub mod interruption;
 pub mod known;
 pub mod outcome;
+pub mod qualification;
+pub mod reasons;
 pub mod round;
 pub mod rules;
 pub mod state;

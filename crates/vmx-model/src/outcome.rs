@@ -40,7 +40,7 @@ pub enum Outcome {
 pub fn hardware_outcome(violations: &Violations, profile: &CpuProfile, msr_entry: u32) -> Outcome {
     match reported_rule(violations, profile) {
         None => Outcome::Entered,
-        Some(rule) => match rule.row().consequence {
+        Some(rule) => match violations.consequence(rule) {
             Consequence::InvalidOpcode => Outcome::InvalidOpcode,
             Consequence::VmExit => Outcome::VmExit,
             Consequence::GeneralProtection => Outcome::GeneralProtection,
@@ -59,7 +59,7 @@ pub fn hardware_outcome(violations: &Violations, profile: &CpuProfile, msr_entry
 /// The broken rule whose consequence the processor shows.
 #[must_use]
 pub fn reported_rule(violations: &Violations, profile: &CpuProfile) -> Option<RuleId> {
-    violations.broken().min_by_key(|rule| (rank(rule.row().consequence, profile), *rule))
+    violations.broken().min_by_key(|rule| (rank(violations.consequence(*rule), profile), *rule))
 }
 
 fn rank(consequence: Consequence, profile: &CpuProfile) -> u8 {
@@ -69,8 +69,8 @@ fn rank(consequence: Consequence, profile: &CpuProfile) -> u8 {
         Consequence::VmExit => 1,
         Consequence::GeneralProtection => 2,
         Consequence::VmFailInvalid => 3,
-        // 26 (MOV SS blocking), 4 and 5 (launch state) and, for returns from SMM, 25, 16, 17 and 18 come before the checks of the fields.
-        Consequence::VmFailValid(7) => 6,
+        // 26 (MOV SS blocking), 4 and 5 (launch state) and, for returns from SMM, 16, 17 and 18 come before the checks of the fields.
+        Consequence::VmFailValid(7 | 25) => 6,
         Consequence::VmFailValid(8) => {
             if host_first {
                 5

@@ -14,6 +14,10 @@ const CR0_WP: u64 = 1 << 16;
 const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
 const CR0_PG: u64 = 1 << 31;
+/// The bits of CR0 that an unrestricted guest may clear whatever the capability MSR says.
+const CR0_MODE: u64 = CR0_PE | CR0_PG;
+/// The bits of CR0 that VM entry neither checks nor loads.
+const CR0_CACHE: u64 = CR0_NW | CR0_CD;
 const CR4_PAE: u64 = 1 << 5;
 const CR4_VMXE: u64 = 1 << 13;
 const CR4_PCIDE: u64 = 1 << 17;
@@ -30,11 +34,6 @@ const S_CET_TRACKING: u64 = 3 << 10;
 const PAT_TYPES: u64 = 0x0707_0707_0707_0707;
 /// Bit 0 of each byte.
 const EACH_BYTE: u64 = 0x0101_0101_0101_0101;
-
-/// The bits of CR0 that VM entry does not compare with what VMX operation supports.
-const fn cr0_unchecked(unrestricted: bool) -> u64 {
-    CR0_NW | CR0_CD | if unrestricted { CR0_PE | CR0_PG } else { 0 }
-}
 
 fn only_writable(s: &mut EntryState, field: Field, msr: MaskedMsr) {
     s.set(field, s.get(field) & s.profile.mask(msr).writable);
@@ -55,31 +54,38 @@ fn put_bits(s: &mut EntryState, field: Field, bits: u64, one: bool) {
 rules! {
     "26.3.1.1" when |c| true => {
         "guest.cr0.fixed_ones" at 1 {
-            says "Every bit of CR0 that IA32_VMX_CR0_FIXED0 reports as 1 is 1, except NW (bit 29) and CD (bit 30), and except PE (bit 0) and PG (bit 31) in an unrestricted guest.";
+            says "Every bit of CR0 that IA32_VMX_CR0_FIXED0 reports as 1 is 1, except NW (bit 29) and CD (bit 30), and except PE (bit 0) \
+                and PG (bit 31) in an unrestricted guest.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_CR0), cap(VmxMsr::Cr0Fixed0), ctl(Control::UNRESTRICTED_GUEST)];
+            // Bits besides PE and PG decide even if the control is unknown.
             holds |c| {
-                let must = c.cap(VmxMsr::Cr0Fixed0)? & !cr0_unchecked(c.unrestricted()?);
-                c.field(Field::GUEST_CR0)? & must == must
+                let missing = c.cap(VmxMsr::Cr0Fixed0)? & !c.field(Field::GUEST_CR0)? & !CR0_CACHE;
+                missing & !CR0_MODE == 0 && (missing == 0 || c.unrestricted()?)
             };
-            hint "The guest's own CR0 was stored: NE (bit 5) must stay 1 and the guest sees its value through mask and shadow. PE or PG as 0 needs \"unrestricted guest\".";
+            hint "The guest's own CR0 was stored: NE (bit 5) must stay 1 and the guest sees its value through mask and shadow. PE or PG \
+                as 0 needs \"unrestricted guest\".";
             breaks |s| s.clear_bits(Field::GUEST_CR0, 1 << 5);
             mends |s| {
-                let must = s.profile.vmx(VmxMsr::Cr0Fixed0).unwrap_or(0);
-                s.set_bits(Field::GUEST_CR0, must & !cr0_unchecked(s.ctl(Control::UNRESTRICTED_GUEST)));
+                let must = s.profile.vmx(VmxMsr::Cr0Fixed0).unwrap_or(0) & !CR0_CACHE;
+                let exempt = if s.ctl(Control::UNRESTRICTED_GUEST) { CR0_MODE } else { 0 };
+                s.set_bits(Field::GUEST_CR0, must & !exempt);
             };
         }
         "guest.cr0.fixed_zeros" at 1 {
-            says "Every bit of CR0 that IA32_VMX_CR0_FIXED1 reports as 0 is 0, except NW (bit 29) and CD (bit 30), and except PE (bit 0) and PG (bit 31) in an unrestricted guest.";
+            says "Every bit of CR0 that IA32_VMX_CR0_FIXED1 reports as 0 is 0, except NW (bit 29) and CD (bit 30).";
             fails InvalidGuestState { qualification: 0 };
-            reads [field(Field::GUEST_CR0), cap(VmxMsr::Cr0Fixed1), ctl(Control::UNRESTRICTED_GUEST)];
-            holds |c| c.field(Field::GUEST_CR0)? & !(c.cap(VmxMsr::Cr0Fixed1)? | cr0_unchecked(c.unrestricted()?)) == 0;
+            reads [field(Field::GUEST_CR0), cap(VmxMsr::Cr0Fixed1)];
+            // The exemption of PE and PG in an unrestricted guest cannot matter: no processor with VMX fixes them to 0.
+            holds |c| c.field(Field::GUEST_CR0)? & !(c.cap(VmxMsr::Cr0Fixed1)? | CR0_CACHE) == 0;
             hint "Bits 63:32 hold garbage, or a value of another register was written to the field.";
-            doubt "26.3.2.1 says that VM entry ignores ET (bit 4) and the reserved bits 15:6, 17 and 28:19 of the field, while this check exempts NW and CD alone. We follow 23.8: the capability MSR decides. Real processors report all of bits 31:0 as allowed to be 1, so that these bits never fail.";
+            doubt "26.3.2.1 says that VM entry ignores ET (bit 4) and the reserved bits 15:6, 17 and 28:19 of the field, while this check \
+                exempts NW and CD alone. We follow 23.8: the capability MSR decides. Real processors report all of bits 31:0 as allowed \
+                to be 1, so that these bits never fail.";
             breaks |s| s.set_bits(Field::GUEST_CR0, 1 << 32);
             mends |s| {
                 let may = s.profile.vmx(VmxMsr::Cr0Fixed1).unwrap_or(u64::MAX);
-                s.clear_bits(Field::GUEST_CR0, !(may | cr0_unchecked(s.ctl(Control::UNRESTRICTED_GUEST))));
+                s.clear_bits(Field::GUEST_CR0, !(may | CR0_CACHE));
             };
         }
         "guest.cr0.pg_needs_pe" at 2 {
@@ -101,7 +107,8 @@ rules! {
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_CR4), cap(VmxMsr::Cr4Fixed0)];
             holds |c| c.cap(VmxMsr::Cr4Fixed0)? & !c.field(Field::GUEST_CR4)? == 0;
-            hint "The guest's own CR4 was stored: VMXE (bit 13) must be 1 in the field; hide it with the CR4 guest/host mask and read shadow.";
+            hint "The guest's own CR4 was stored: VMXE (bit 13) must be 1 in the field; hide it with the CR4 guest/host mask and read \
+                shadow.";
             breaks |s| s.clear_bits(Field::GUEST_CR4, CR4_VMXE);
             mends |s| s.set_bits(Field::GUEST_CR4, s.profile.vmx(VmxMsr::Cr4Fixed0).unwrap_or(0));
         }
@@ -131,7 +138,9 @@ rules! {
             when |c| c.ctl(Control::LOAD_DEBUG_CONTROLS)?;
             holds |c| !c.sets_reserved(MaskedMsr::DebugCtl, c.field(Field::GUEST_IA32_DEBUGCTL)?)?;
             hint "The guest set a bit that this processor does not have, or the field was never initialized.";
-            doubt "Which bits are reserved differs from model to model and partly depends on other MSRs; where CPUID does not tell, the answer is unknown. The first VMX processors checked without regard to the control, but allowed no other value of it than 1.";
+            doubt "Which bits are reserved differs from model to model and partly depends on other MSRs; where CPUID does not tell, the \
+                answer is unknown. The first VMX processors checked without regard to the control, but allowed no other value of it than \
+                1.";
             breaks |s| { s.on(Control::LOAD_DEBUG_CONTROLS); s.set(Field::GUEST_IA32_DEBUGCTL, 1 << 63) };
             mends |s| only_writable(s, Field::GUEST_IA32_DEBUGCTL, MaskedMsr::DebugCtl);
         }
@@ -182,7 +191,8 @@ rules! {
                 cr3 & !CR3_LAM & 0xfff0_0000_0000_0000 == 0 && (cr3 & CR3_LAM == 0 || lam?)
             };
             hint "The operand of MOV to CR3 was stored with bit 63, which only tells whether to flush: clear it.";
-            doubt "Revision 077 knows no linear-address masking and demands 0 of bits 62:61 too; later processors with LAM have LAM_U57 and LAM_U48 there, and KVM accepts them in its entry checks.";
+            doubt "Revision 077 knows no linear-address masking and demands 0 of bits 62:61 too; later processors with LAM have LAM_U57 \
+                and LAM_U48 there, and KVM accepts them in its entry checks.";
             breaks |s| s.set_bits(Field::GUEST_CR3, 1 << 63);
             mends |s| {
                 let lam = if s.profile.has(Feature::LAM) == Some(true) { CR3_LAM } else { 0 };
@@ -338,7 +348,8 @@ rules! {
             when |c| c.ctl(Control::LOAD_RTIT_CTL)?;
             holds |c| !c.sets_reserved(MaskedMsr::RtitCtl, c.field(Field::GUEST_IA32_RTIT_CTL)?)?;
             hint "A bit belongs to an Intel PT capability that CPUID leaf 14H does not report.";
-            doubt "Table 32-6 also has reserved encodings within fields (MTCFreq, CycThresh, PSBFreq, ADDRn_CFG), which WRMSR refuses. The manual asks only for reserved bits here, so encodings are not checked.";
+            doubt "Table 32-6 also has reserved encodings within fields (MTCFreq, CycThresh, PSBFreq, ADDRn_CFG), which WRMSR refuses. \
+                The manual asks only for reserved bits here, so encodings are not checked.";
             breaks |s| { s.on(Control::LOAD_RTIT_CTL); s.set(Field::GUEST_IA32_RTIT_CTL, 1 << 63) };
             mends |s| only_writable(s, Field::GUEST_IA32_RTIT_CTL, MaskedMsr::RtitCtl);
         }
@@ -391,7 +402,7 @@ pub(crate) const PARAGRAPHS: &[Paragraph] = &[
     Paragraph::rules("26.3.1.1", 3, "CR4 bits that VMX operation fixes"),
     Paragraph::rules("26.3.1.1", 4, "CR4.CET needs CR0.WP"),
     Paragraph::rules("26.3.1.1", 5, "IA32_DEBUGCTL"),
-    Paragraph::rules("26.3.1.1", 6, "checks on processors with Intel 64: IA-32e mode, CR3, DR7, SYSENTER and CET addresses"),
+    Paragraph::rules("26.3.1.1", 6, "with Intel 64: IA-32e mode, CR3, DR7, SYSENTER and CET addresses"),
     Paragraph::rules("26.3.1.1", 7, "IA32_PERF_GLOBAL_CTRL"),
     Paragraph::rules("26.3.1.1", 8, "IA32_PAT"),
     Paragraph::rules("26.3.1.1", 9, "IA32_EFER"),

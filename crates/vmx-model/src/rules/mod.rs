@@ -4,23 +4,35 @@ pub(crate) mod table;
 
 pub mod sections;
 
+mod apic_controls;
 mod basic;
 mod entry_controls;
+mod ept_controls;
 mod execution_controls;
 mod exit_controls;
+mod fred;
+mod guest_access_rights;
+mod guest_activity;
 mod guest_descriptor_tables;
-mod guest_non_register;
+mod guest_interruptibility;
+mod guest_link_pointer;
 mod guest_pdptes;
+mod guest_pending_debug;
 mod guest_registers;
 mod guest_rip;
 mod guest_segments;
-mod host;
+mod guest_tr_ldtr;
+mod host_address_space;
+mod host_registers;
+mod host_segments;
+mod injection;
 mod later_features;
-mod msr_lists;
+pub(crate) mod msr_lists;
 mod return_from_smm;
 
-use crate::context::Context;
+use crate::context::{Context, ExecutionControls};
 use crate::view::EntryView;
+pub use msr_lists::{MsrLoadFailure, failing_msr_entry, first_failing_msr_entry};
 pub use table::{Consequence, GuestKind, MAX_RULES, Paragraph, RuleRow, RuleSet, Section};
 
 macro_rules! tables {
@@ -43,15 +55,39 @@ tables! {
     basic,
     return_from_smm,
     execution_controls,
+    apic_controls,
+    ept_controls,
     exit_controls,
     entry_controls,
-    host,
+    injection,
+    fred::injection,
+    host_registers,
+    fred::host,
+    host_segments,
+    host_address_space,
+    fred::host_mode,
     guest_registers,
-    guest_segments::code_and_data,
+    guest_segments,
+    guest_segments::virtual_8086,
+    guest_segments::code_base,
+    guest_segments::narrow_bases,
+    guest_segments::wide_bases,
+    guest_access_rights::code_and_data,
+    guest_access_rights::code,
+    guest_access_rights::stack,
+    guest_access_rights::data,
+    guest_tr_ldtr::task,
+    guest_tr_ldtr::local_table,
+    guest_tr_ldtr::system,
     guest_descriptor_tables,
     guest_rip,
-    guest_non_register,
+    guest_activity,
+    guest_interruptibility,
+    guest_pending_debug,
+    guest_link_pointer,
     guest_pdptes,
+    fred::guest,
+    fred::guest_mode,
     later_features,
     msr_lists,
 }
@@ -61,15 +97,21 @@ const PARAGRAPHS: &[&[Paragraph]] = &[
     execution_controls::PARAGRAPHS,
     exit_controls::PARAGRAPHS,
     entry_controls::PARAGRAPHS,
-    host::PARAGRAPHS,
+    host_registers::PARAGRAPHS,
+    host_segments::PARAGRAPHS,
+    host_address_space::PARAGRAPHS,
     guest_registers::PARAGRAPHS,
     guest_segments::PARAGRAPHS,
     guest_descriptor_tables::PARAGRAPHS,
     guest_rip::PARAGRAPHS,
-    guest_non_register::PARAGRAPHS,
+    guest_activity::PARAGRAPHS,
+    guest_interruptibility::PARAGRAPHS,
+    guest_pending_debug::PARAGRAPHS,
+    guest_link_pointer::PARAGRAPHS,
     guest_pdptes::PARAGRAPHS,
     msr_lists::PARAGRAPHS,
     return_from_smm::PARAGRAPHS,
+    fred::PARAGRAPHS,
     later_features::PARAGRAPHS,
 ];
 
@@ -148,6 +190,8 @@ pub struct Violations {
     pub broken: RuleSet,
     /// Rules of which nobody can tell, because an input is unknown. Empty if everything is known.
     pub unknown: RuleSet,
+    /// The VM-execution controls are those of the executive VMCS: their failure has error number 25, not 7 (SDM 3C 30.4, note c).
+    pub executive_controls: bool,
 }
 
 impl Violations {
@@ -173,6 +217,18 @@ impl Violations {
         self.broken.is_empty()
     }
 
+    /// What the processor does about this rule if it is broken: its row's consequence, but error 25 in place of 7 where the VM-execution
+    /// controls are those of the executive VMCS.
+    #[must_use]
+    pub fn consequence(&self, rule: RuleId) -> Consequence {
+        match rule.row().consequence {
+            Consequence::VmFailValid(7) if self.executive_controls && rule.row().id.starts_with("ctl.") => {
+                Consequence::VmFailValid(25)
+            }
+            consequence => consequence,
+        }
+    }
+
     /// Is this rule broken?
     #[must_use]
     pub const fn breaks(&self, rule: RuleId) -> bool {
@@ -187,7 +243,8 @@ impl Violations {
 #[must_use]
 pub fn check_entry<V: EntryView>(view: &V) -> Violations {
     let context = Context::new(view);
-    let mut out = Violations::default();
+    let executive_controls = context.execution_controls() == ExecutionControls::Executive;
+    let mut out = Violations { executive_controls, ..Violations::default() };
     check_all(&context, &mut out);
     out
 }

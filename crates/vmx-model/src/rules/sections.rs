@@ -23,16 +23,26 @@ sections! {
     "SDM 3C" "26.3.1.4" "Checks on Guest RIP, RFLAGS, and SSP";
     "SDM 3C" "26.3.1.5" "Checks on Guest Non-Register State";
     "SDM 3C" "26.3.1.6" "Checks on Guest Page-Directory-Pointer-Table Entries";
+    "SDM 3C" "26.3.2.3" "Loading Guest RIP, RSP, RFLAGS, and SSP";
     "SDM 3C" "26.4" "Loading MSRs";
     "SDM 3C" "26.5" "Trace-Address Pre-Translation (TAPT)";
     "SDM 3C" "26.9" "Machine-Check Events During VM Entry";
     "SDM 3C" "30.3" "VMX Instructions";
+    "SDM 3C" "31.14.3" "Protection of CR4.VMXE in SMM";
     "SDM 3C" "31.15.4.1" "Checks on the Executive-VMCS Pointer Field";
     "SDM 3C" "31.15.4.2" "Checks on VM-Execution Control Fields";
     "SDM 3C" "31.15.4.3" "Checks on VM-Entry Control Fields";
     "SDM 3C" "31.15.4.4" "Checks on the Guest State Area";
     "SDM 3C" "31.15.7" "Deactivating the Dual-Monitor Treatment";
-    "FRED 2.0" "10" "VMX Interactions with FRED Transitions";
+    "FRED 2.0" "9.5.1" "Checks on VMX Controls";
+    "FRED 2.0" "9.5.2.1" "State Checking of Host FRED State";
+    "FRED 2.0" "9.5.2.2" "State Checking of Guest FRED State";
+    "FRED 2.0" "9.5.2.3" "State Checking If FRED Transitions Would Be Enabled After VM Entry";
+    "SDM 3C rev 092" "29.2.1.1" "VM-Execution Control Fields";
+    "SDM 3C rev 092" "29.2.2" "Checks on Host Control Registers, MSRs, and SSP";
+    "SDM 3C rev 092" "29.2.4" "Checks Related to Address-Space Size";
+    "SDM 3C rev 092" "29.3.1.1" "Checks on Guest Control Registers, Debug Registers, and MSRs";
+    "SDM 3C rev 092" "29.3.1.2" "Checks on Guest Segment Registers";
     "later" "rev 078+" "Features later than SDM revision 077";
 }
 

@@ -237,6 +237,16 @@ pub(crate) fn both(a: Option<bool>, b: Option<bool>) -> Option<bool> {
     }
 }
 
+/// Kleene's "or" over three answers.
+#[inline(always)]
+pub(crate) fn either(a: Option<bool>, b: Option<bool>) -> Option<bool> {
+    match (a, b) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    }
+}
+
 /// Records one rule's answer: it holds where it does not apply; it is broken if it applies and does not hold; otherwise nobody can tell.
 #[inline(always)]
 pub(crate) fn record(
@@ -357,6 +367,7 @@ macro_rules! rules {
                         record(at, applies, || ask(context, |$hc| { let _ = $hc; Some($holds) }), out);
                         at += 1;
                     })*
+                    let _ = at;
                 }
                 index += rows;
             })*
