@@ -1,1 +1,55 @@
-fn main(){}
+//! The `softvirt` command: what does the user ask, and who answers?
+
+mod commands;
+
+use clap::{Parser, Subcommand};
+use commands::Format;
+use std::process::ExitCode;
+
+/// Explains failed VM entries (Intel VMX), and is the handbook to them.
+///
+/// A hypervisor whose VMLAUNCH or VMRESUME fails gets a number. softvirt reads the dump that the kernel or the hypervisor printed, checks
+/// every rule of the manual, and says which are broken, by which fields, and what they had to be.
+#[derive(Parser)]
+#[command(name = "softvirt", version, after_help = EXAMPLES, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// How to print: for people, or for programs
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say why a VM entry failed: read a dump, name every broken rule
+    Explain(commands::explain::Args),
+    /// List the VMCS fields, tell all about one, or put a value into words
+    Fields(commands::fields::Args),
+    /// List the rules of VM entry, or tell all about one
+    Rules(commands::rules::Args),
+    /// List the processors that softvirt knows, or tell what one can do
+    Cpu(commands::cpu::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dmesg | softvirt explain -                   why did the VM entry fail?
+  softvirt explain dump.txt --cpu skylake-sp   why does it fail on this processor?
+  softvirt fields guest_cs_access_rights       one VMCS field
+  softvirt fields exit_reason=0x80000021       a value in words
+  softvirt rules guest.cr0                     the rules on guest CR0
+  softvirt cpu kvm                             what KVM offers to a nested hypervisor
+
+Exit codes: 0 nothing is wrong, 1 a broken rule was found, 2 bad use or unreadable input.";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let answer = match &cli.command {
+        Command::Explain(args) => commands::explain::run(args, cli.format),
+        Command::Fields(args) => commands::fields::run(args, cli.format),
+        Command::Rules(args) => commands::rules::run(args, cli.format),
+        Command::Cpu(args) => commands::cpu::run(args, cli.format),
+    };
+    commands::finish(answer)
+}

@@ -1,7 +1,7 @@
 //! What is an accusation and what is not? All rules on all processors, weighed against what the log reports.
 
 use super::report::{Conditional, Event, Report, RuleReport, Undecided, Verdict};
-use super::view::DumpView;
+use super::view::{Asked, DumpView};
 use super::words;
 use softvirt_dump::{Dump, DumpKind, Happened};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,11 +15,17 @@ struct Answers<'a> {
     profiles: &'a [&'a CpuProfile],
     broken_on: BTreeMap<RuleId, Vec<usize>>,
     undecided_on: BTreeMap<RuleId, Vec<usize>>,
+    suspected_on: BTreeMap<RuleId, Vec<usize>>,
 }
 
 impl<'a> Answers<'a> {
     fn new(dump: &Dump, profiles: &'a [&'a CpuProfile]) -> Self {
-        let mut answers = Self { profiles, broken_on: BTreeMap::new(), undecided_on: BTreeMap::new() };
+        let mut answers = Self {
+            profiles,
+            broken_on: BTreeMap::new(),
+            undecided_on: BTreeMap::new(),
+            suspected_on: BTreeMap::new(),
+        };
         for (i, profile) in profiles.iter().enumerate() {
             let view = DumpView::new(dump, profile);
             let mut found = check_entry(&view);
@@ -36,6 +42,9 @@ impl<'a> Answers<'a> {
             for rule in found.unknown() {
                 answers.undecided_on.entry(rule).or_default().push(i);
             }
+            for rule in found.suspected() {
+                answers.suspected_on.entry(rule).or_default().push(i);
+            }
         }
         answers
     }
@@ -49,8 +58,17 @@ impl<'a> Answers<'a> {
     ///
     /// A processor on which nothing fits the report cannot be the one; one on which many rules break is probably not the one either.
     fn simplest_explanation(&self, failure: Failure) -> BTreeSet<RuleId> {
+        self.fewest(&self.broken_on, failure)
+    }
+
+    /// The same among the rules that are only suspected.
+    fn simplest_suspicion(&self, failure: Failure) -> BTreeSet<RuleId> {
+        self.fewest(&self.suspected_on, failure)
+    }
+
+    fn fewest(&self, rules_on: &BTreeMap<RuleId, Vec<usize>>, failure: Failure) -> BTreeSet<RuleId> {
         let mut per_profile: Vec<BTreeSet<RuleId>> = vec![BTreeSet::new(); self.profiles.len()];
-        for (rule, on) in &self.broken_on {
+        for (rule, on) in rules_on {
             if failure.fits(rule.row().consequence) {
                 on.iter().for_each(|&i| {
                     per_profile[i].insert(*rule);
@@ -127,14 +145,27 @@ pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
         if !accused.iter().any(|rule| failure.fits(rule.row().consequence)) {
             accused.extend(answers.simplest_explanation(failure));
         }
-    } else if dump.kind == DumpKind::Qemu {
+    } else if dump.kind == DumpKind::Qemu || dump.kind == DumpKind::Svm {
         // QEMU's registers are not the VMCS: without a reported failure they accuse nobody.
         accused.clear();
     }
     let no_vmcs = dump.kind == DumpKind::Svm || (dump.vmcs.known_count() == 0 && events.is_empty());
 
-    let mut broken: Vec<RuleReport> =
-        accused.iter().map(|&rule| rule_report(rule, dump, &answers, failure)).collect();
+    let suspects = match failure {
+        Some(failure) if !accused.iter().any(|rule| failure.fits(rule.row().consequence)) => {
+            answers.simplest_suspicion(failure)
+        }
+        _ => BTreeSet::new(),
+    };
+    let suspected: Vec<RuleReport> = suspects
+        .iter()
+        .map(|&rule| rule_report(rule, dump, &answers, &answers.suspected_on[&rule], failure))
+        .collect();
+
+    let mut broken: Vec<RuleReport> = accused
+        .iter()
+        .map(|&rule| rule_report(rule, dump, &answers, &answers.broken_on[&rule], failure))
+        .collect();
     broken.sort_by_key(|rule| rule.matches_log == Some(false));
     let depends_on_processor = answers
         .broken_on
@@ -150,6 +181,7 @@ pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
     let verdict = match (no_vmcs, broken.is_empty(), failure) {
         (true, ..) => Verdict::NotAVmcs,
         (_, false, _) => Verdict::Broken,
+        (_, true, Some(_)) if !suspected.is_empty() => Verdict::Suspected,
         (_, true, Some(_)) => Verdict::FailedUnexplained,
         (_, true, None) => Verdict::NothingBroken,
     };
@@ -165,6 +197,7 @@ pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
         events,
         verdict,
         broken,
+        suspected,
         depends_on_processor,
         undecided,
         words: words::overview(&dump.vmcs),
@@ -172,9 +205,14 @@ pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
     }
 }
 
-fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, failure: Option<Failure>) -> RuleReport {
+fn rule_report(
+    rule: RuleId,
+    dump: &Dump,
+    answers: &Answers<'_>,
+    on: &[usize],
+    failure: Option<Failure>,
+) -> RuleReport {
     let row = rule.row();
-    let on = &answers.broken_on[&rule];
     // Tell it on the newest of the processors concerned; the profiles stand in the order of their age.
     let profile = answers.profiles[on.last().copied().unwrap_or(0)];
     let view = DumpView::new(dump, profile).with_list_in_memory();
@@ -196,6 +234,7 @@ fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, failure: Option
         source: row.section.to_string(),
         consequence: words::consequence(row.consequence),
         matches_log: failure.map(|failure| failure.fits(row.consequence)),
+        missing: missing(&asked, &view),
         is: asked.into_iter().filter_map(|asked| words::input(asked, &view, profile)).collect(),
         had_to_be,
         hint: row.hint.to_owned(),
@@ -203,6 +242,16 @@ fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, failure: Option
         broken_on: answers.names(on),
         processors: answers.profiles.len(),
     }
+}
+
+/// The inputs that a rule asked for and did not get, each once, in alphabetical order.
+fn missing(asked: &[Asked], view: &DumpView<'_>) -> Vec<String> {
+    let missing: BTreeSet<String> = asked
+        .iter()
+        .filter(|asked| !asked.known)
+        .map(|asked| words::missing(asked.input, view.vmcs()))
+        .collect();
+    missing.into_iter().collect()
 }
 
 /// Rules that no processor decides, grouped by what is missing. With a reported failure: only those that could account for it.
@@ -216,13 +265,7 @@ fn undecided(dump: &Dump, answers: &Answers<'_>, failure: Option<Failure>) -> Ve
         if on.len() < answers.profiles.len() || !relevant {
             continue;
         }
-        let missing: BTreeSet<String> = view
-            .asked(*rule)
-            .into_iter()
-            .filter(|asked| !asked.known)
-            .map(|asked| words::missing(asked.input, view.vmcs()))
-            .collect();
-        groups.entry(missing.into_iter().collect()).or_default().push(rule.row().id.to_owned());
+        groups.entry(missing(&view.asked(*rule), &view)).or_default().push(rule.row().id.to_owned());
     }
     let mut groups: Vec<Undecided> =
         groups.into_iter().map(|(missing, rules)| Undecided { missing, rules }).collect();
@@ -251,6 +294,9 @@ fn summary(
             };
             format!("{exit}No rule that can be decided is broken; {waiting} cannot be decided.")
         }
+        Verdict::Suspected => "The VM entry failed. No rule is broken for certain, but what follows would account for it; the text does not show \
+             whether it applies."
+            .to_owned(),
         Verdict::FailedUnexplained => format!(
             "The VM entry failed, but no rule that can be decided accounts for it: the cause is in what the text does not show. {waiting} rules \
              with this outcome cannot be decided."

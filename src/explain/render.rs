@@ -28,7 +28,7 @@ pub fn render(report: &Report, path: &str) -> String {
     }
     let style = match report.verdict {
         Verdict::Broken => BAD,
-        Verdict::FailedUnexplained => UNSURE,
+        Verdict::Suspected | Verdict::FailedUnexplained => UNSURE,
         Verdict::NothingBroken | Verdict::NotAVmcs => GOOD,
     };
     line(&mut out, "");
@@ -37,7 +37,10 @@ pub fn render(report: &Report, path: &str) -> String {
     line(&mut out, &format!("{style}{}{style:#}", summary.trim_end()));
 
     for rule in &report.broken {
-        broken(&mut out, rule);
+        rule_block(&mut out, rule, "BROKEN", BAD);
+    }
+    for rule in &report.suspected {
+        rule_block(&mut out, rule, "SUSPECT", UNSURE);
     }
     if !report.depends_on_processor.is_empty() {
         heading(&mut out, "Depends on the processor (no accusation)");
@@ -66,10 +69,10 @@ pub fn render(report: &Report, path: &str) -> String {
     out
 }
 
-fn broken(out: &mut String, rule: &RuleReport) {
+fn rule_block(out: &mut String, rule: &RuleReport, tag: &str, style: Style) {
     line(out, "");
     let aside = if rule.matches_log == Some(false) { " (not what the log reports)" } else { "" };
-    line(out, &format!("{BAD}BROKEN{BAD:#}  {HEAD}{}{HEAD:#}{aside}", rule.id));
+    line(out, &format!("{style}{tag}{style:#}  {HEAD}{}{HEAD:#}{aside}", rule.id));
     wrapped(out, "  ", &rule.says);
     wrapped(out, &format!("  {DIM}manual{DIM:#}   "), &rule.source);
     wrapped(out, &format!("  {DIM}outcome{DIM:#}  "), &rule.consequence);
@@ -78,6 +81,9 @@ fn broken(out: &mut String, rule: &RuleReport) {
     if !rule.had_to_be.is_empty() {
         line(out, &format!("  {DIM}had to be, for example{DIM:#}"));
         fields(out, &rule.had_to_be, "    ");
+    }
+    if !rule.missing.is_empty() {
+        wrapped(out, &format!("  {DIM}unknown{DIM:#}  "), &rule.missing.join(", "));
     }
     wrapped(out, &format!("  {DIM}likely{DIM:#}   "), &rule.hint);
     if !rule.doubt.is_empty() {

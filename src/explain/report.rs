@@ -25,6 +25,8 @@ pub struct Report {
     pub summary: String,
     /// Rules that are broken: on every processor looked at, or on those that the reported failure leaves.
     pub broken: Vec<RuleReport>,
+    /// Rules whose demand is not met while the text does not show whether they apply: they could be what the log reports.
+    pub suspected: Vec<RuleReport>,
     /// Rules that break on some of the processors only; not accusations.
     pub depends_on_processor: Vec<Conditional>,
     /// Rules of which nobody can tell, because inputs are unknown.
@@ -41,6 +43,8 @@ pub struct Report {
 pub enum Verdict {
     /// At least one rule is broken.
     Broken,
+    /// The log reports a failed VM entry, and some rule could account for it, but the text does not show whether that rule applies.
+    Suspected,
     /// The log reports a failed VM entry but no rule that can be decided is broken.
     FailedUnexplained,
     /// Nothing is broken, and the log reports no failed VM entry.
@@ -81,8 +85,10 @@ pub struct RuleReport {
     pub hint: String,
     /// What is ambiguous about the rule; empty if nothing.
     pub doubt: String,
-    /// The processors on which it is broken.
+    /// The processors on which it is broken (or suspected).
     pub broken_on: Vec<String>,
+    /// Inputs that decide whether it applies and are unknown.
+    pub missing: Vec<String>,
     /// How many processors were looked at.
     pub processors: usize,
 }

@@ -1,6 +1,7 @@
 //! What does a dump tell a rule? A partial view of a VM entry, which also writes down what each rule asked and missed.
 
-use softvirt_dump::{Dump, MsrEntry};
+use softvirt_dump::{Dump, Happened, MsrEntry};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use vmx_model::rules::RuleId;
@@ -22,7 +23,7 @@ pub(crate) struct Asked {
 pub(crate) struct DumpView<'a> {
     vmcs: Vmcs,
     profile: CpuProfile,
-    list: Option<&'a [MsrEntry]>,
+    list: Option<Cow<'a, [MsrEntry]>>,
     list_address: u64,
     given: &'a [(String, u64)],
     rules: RefCell<(RuleId, usize)>,
@@ -39,8 +40,11 @@ impl<'a> DumpView<'a> {
             }
         }
         let mut vmcs = dump.vmcs;
-        let list = dump.facts.msr_lists.entry_load.as_deref();
-        if let Some(entries) = list {
+        let list = match &dump.facts.msr_lists.entry_load {
+            Some(entries) => Some(Cow::Borrowed(entries.as_slice())),
+            None => reported_entry(dump).map(|entry| Cow::Owned(vec![entry])),
+        };
+        if let Some(entries) = &list {
             if !vmcs.is_known(Field::VM_ENTRY_MSR_LOAD_COUNT) {
                 vmcs.set(Field::VM_ENTRY_MSR_LOAD_COUNT, entries.len() as u64);
             }
@@ -108,6 +112,17 @@ impl<'a> DumpView<'a> {
     }
 }
 
+/// The entry of the MSR-load list that the log says failed, where it prints the entry but not the list. It stands for the whole list: the entries
+/// before it were loaded, those after it never looked at.
+fn reported_entry(dump: &Dump) -> Option<MsrEntry> {
+    dump.events.iter().rev().find_map(|event| match event.what {
+        Happened::MsrLoadFailed { msr: Some(index), value: Some(value), .. } => {
+            Some(MsrEntry { index, reserved: 0, value })
+        }
+        _ => None,
+    })
+}
+
 /// The key under which a JSON or TOML file gives processor state.
 fn cpu_key(input: CpuInput) -> &'static str {
     match input {
@@ -138,28 +153,34 @@ fn vmx_key(input: VmxInput) -> &'static str {
     }
 }
 
+// Each method stays out of line: the check is instantiated for this view as well, and a report may take a millisecond.
 impl EntryView for DumpView<'_> {
+    #[inline(never)]
     fn field(&self, field: Field) -> Option<u64> {
         self.vmcs.try_get(field)
     }
 
+    #[inline(never)]
     fn executive_field(&self, _: Field) -> Option<u64> {
         None
     }
 
+    #[inline(never)]
     fn cpu(&self, input: CpuInput) -> Option<u64> {
         self.given(cpu_key(input))
     }
 
+    #[inline(never)]
     fn vmx(&self, input: VmxInput) -> Option<u64> {
         self.given(vmx_key(input))
     }
 
+    #[inline(never)]
     fn phys_u64(&self, hpa: u64) -> Option<u64> {
         if let Some(value) = self.given(&format!("memory.{hpa:#x}")) {
             return Some(value);
         }
-        let entries = self.list?;
+        let entries = self.list.as_deref()?;
         let offset = hpa.checked_sub(self.list_address)?;
         let entry = entries.get(usize::try_from(offset / 16).ok()?)?;
         match offset % 16 {
@@ -169,18 +190,22 @@ impl EntryView for DumpView<'_> {
         }
     }
 
+    #[inline(never)]
     fn profile(&self) -> &CpuProfile {
         &self.profile
     }
 
+    #[inline(never)]
     fn begin_group(&self, first: RuleId, count: usize) {
         *self.rules.borrow_mut() = (first, count);
     }
 
+    #[inline(never)]
     fn begin_rule(&self, rule: RuleId) {
         *self.rules.borrow_mut() = (rule, 1);
     }
 
+    #[inline(never)]
     fn note(&self, input: Input) {
         let asked = Asked { input, known: self.is_known(input) };
         let (first, count) = *self.rules.borrow();

@@ -43,7 +43,7 @@ struct Loose {
     line: usize,
 }
 
-/// Entries of MSR lists that may wait.
+/// Entries of MSR lists, and capability MSRs, that may wait.
 const MAX_LOOSE: usize = 4096;
 
 struct Reader<'a> {
@@ -58,11 +58,13 @@ struct Reader<'a> {
     capabilities: BTreeMap<(Option<String>, bool, u32), u64>,
     debugger: Debugger<'a>,
     /// A statement that may go on in the next line.
-    unfinished: Option<(&'a str, usize)>,
+    unfinished: Option<Line<'a>>,
     /// Events of which the dump is not known yet, and whether Xen printed them.
     pending: Vec<(LogEvent, bool)>,
     vcpu: Option<String>,
-    domain: Option<&'a str>,
+    domain: Option<String>,
+    /// What may be the first part of a header.
+    header_start: Option<Line<'a>>,
     /// A dump's header that no value followed.
     bare_header: Option<usize>,
     full: bool,
@@ -86,6 +88,7 @@ pub(crate) fn read(text: &str) -> Result<Vec<Dump>, ParseError> {
         pending: Vec::new(),
         vcpu: None,
         domain: None,
+        header_start: None,
         bare_header: None,
         full: false,
         last_line: 1,
@@ -123,13 +126,20 @@ impl<'a> Reader<'a> {
 
     fn line(&mut self, line: &Line<'a>) {
         if line.text.is_empty() {
+            if line.cpu.is_some() {
+                self.unfinished = Some(*line);
+            }
             return;
         }
         if let Some(what) = recognise(line.text) {
             self.event(line, what);
             return;
         }
-        if self.msr_of_failure(line) || self.header(line) || self.svm(line) || self.qemu(line) {
+        if self.msr_of_failure(line) || self.header(line.text, line) {
+            self.header_start = None;
+            return;
+        }
+        if self.broken_header(line) || self.svm(line) || self.qemu(line) {
             return;
         }
         self.xmhf(line);
@@ -159,9 +169,25 @@ impl<'a> Reader<'a> {
         true
     }
 
+    /// A header that a mailer broke off: "*** Guest", "State ***".
+    fn broken_header(&mut self, line: &Line<'a>) -> bool {
+        let start = self.header_start.take();
+        if let (Some(start), false) = (start, line.prefixed) {
+            let whole = [start.text, " ", line.text].concat();
+            if self.header(&whole, &start) {
+                return true;
+            }
+        }
+        let starts = ["***", "*** Guest", "*** Guest State", "*** Host", "*** Host State", "*** Control", "*** Control State"];
+        let pointer = line.text.starts_with("VMCS ") && line.text.contains(',');
+        if starts.contains(&line.text) || pointer {
+            self.header_start = Some(*line);
+        }
+        false
+    }
+
     /// Lines around and between the sections of KVM's and Xen's dumps.
-    fn header(&mut self, line: &Line<'a>) -> bool {
-        let text = line.text;
+    fn header(&mut self, text: &str, line: &Line<'a>) -> bool {
         if let Some(section) = kvm::section(text) {
             self.registers_end();
             let begins = section == Section::Guest && self.sectioned.get(&line.caller).is_some_and(|open| open.sections.past_guest);
@@ -194,18 +220,18 @@ impl<'a> Reader<'a> {
         }
         if let Some(domain) = xen::domain(text) {
             self.sectioned_end(line.caller);
-            self.domain = Some(domain);
+            self.domain = Some(domain.to_owned());
             return true;
         }
         if let Some(vcpu) = xen::vcpu_line(text) {
             self.sectioned_end(line.caller);
-            self.vcpu = Some(match self.domain {
+            self.vcpu = Some(match &self.domain {
                 Some(domain) => format!("d{domain}v{vcpu}"),
                 None => format!("v{vcpu}"),
             });
             return true;
         }
-        if let Some(group) = xmhf::group(text) {
+        if let Some(group) = xmhf::group(line.text) {
             self.group = group;
             return true;
         }
@@ -337,18 +363,16 @@ impl<'a> Reader<'a> {
             }
         }
         let before = self.unfinished.take();
-        let continued = |(before, _): &(&'a str, usize)| before.ends_with('=') || line.text.starts_with('=');
         match before {
-            Some((before, number)) if !line.prefixed && continued(&(before, number)) => {
-                let whole = [before, " ", line.text].concat();
-                let start = Line { number, ..*line };
+            Some(start) if !line.prefixed && (start.text.is_empty() || start.text.ends_with(['=', ')']) || line.text.starts_with('=')) => {
+                let whole = [start.text, " ", line.text].concat();
                 xmhf::read(&whole, |statement| self.statement(statement, &start));
             }
             _ => {
-                if let Some((text, number)) = before.filter(|(text, _)| text.ends_with('=')) {
+                if let Some(start) = before.filter(|start| start.text.ends_with('=')) {
                     if let Some(at) = self.listings.values().map(|open| open.at).max() {
-                        let text = format!("\"{}\" has no value", crate::building::quoted(text));
-                        self.dumps[at].note(number, text);
+                        let text = format!("\"{}\" has no value", crate::building::quoted(start.text));
+                        self.dumps[at].note(start.number, text);
                     }
                 }
                 if line.text.contains('=') || line.text.starts_with("[cr0-") {
@@ -357,7 +381,7 @@ impl<'a> Reader<'a> {
             }
         }
         if xmhf::may_continue(line.text) {
-            self.unfinished = Some((line.text, line.number));
+            self.unfinished = Some(*line);
         }
     }
 
@@ -425,7 +449,9 @@ impl<'a> Reader<'a> {
                 }
             }
             Statement::Capability { nested, msr, value } => {
-                self.capabilities.insert((self.group.map(str::to_owned), nested, msr), value);
+                if self.capabilities.len() < MAX_LOOSE {
+                    self.capabilities.insert((self.group.map(str::to_owned), nested, msr), value);
+                }
             }
             Statement::Unknown { name } => {
                 if let Some(at) = self.listings.values().map(|open| open.at).max() {

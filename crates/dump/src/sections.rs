@@ -445,13 +445,14 @@ impl<'a> Sections<'a> {
             }
             return;
         }
-        let columns: &[(Take, usize)] = match self.subject {
-            Subject::Segment(_) => &[(Take::Selector, 4), (Take::Rights, 5), (Take::Limit, 8), (Take::Base, 16)],
-            Subject::Gdtr | Subject::Idtr => &[(Take::Limit, 8), (Take::Base, 16)],
+        // The access rights are printed with 5 digits, or with more if reserved bits are set.
+        let columns: &[(Take, usize, usize)] = match self.subject {
+            Subject::Segment(_) => &[(Take::Selector, 4, 4), (Take::Rights, 5, 8), (Take::Limit, 8, 8), (Take::Base, 16, 16)],
+            Subject::Gdtr | Subject::Idtr => &[(Take::Limit, 8, 8), (Take::Base, 16, 16)],
             _ => return,
         };
-        let Some(&(take, digits)) = columns.get(self.column) else { return };
-        let plain = word.len() == digits && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let Some(&(take, digits, most)) = columns.get(self.column) else { return };
+        let plain = (digits..=most).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_hexdigit());
         if !plain {
             self.column = usize::MAX;
             return;

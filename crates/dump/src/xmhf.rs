@@ -132,9 +132,9 @@ pub(crate) fn field(name: &str) -> Option<Named> {
 }
 
 /// Words that XMHF's names have in capitals.
-const CAPITALS: [&str; 24] = [
+const CAPITALS: [&str; 33] = [
     "es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr", "cr0", "cr3", "cr4", "dr7", "rsp", "rip", "rflags", "ia32", "pat", "efer",
-    "debugctl", "perf", "global", "ctrl",
+    "debugctl", "perf", "global", "ctrl", "pdpte0", "pdpte1", "pdpte2", "pdpte3", "bndcfgs", "rtit", "pkrs", "cet", "ssp",
 ];
 
 /// XMHF's name of a field.
@@ -193,6 +193,8 @@ pub(crate) enum Traced {
 
 /// First capability MSR, IA32_VMX_BASIC.
 const IA32_VMX_BASIC: u32 = 0x480;
+/// Longest value: two numbers with something between.
+const VALUE_CHARS: usize = 80;
 /// How many capability MSRs there are.
 const CAPABILITIES: u32 = 0x14;
 
@@ -206,6 +208,9 @@ pub(crate) const OWN_VMCS: &str = "vcpu->vmcs";
 
 /// May the line be a statement that a mailer broke off before its value or its equals sign?
 pub(crate) fn may_continue(text: &str) -> bool {
+    if leading_encoding(text).is_some() && text.ends_with(')') {
+        return true;
+    }
     let last = text.strip_suffix('=').unwrap_or(text).trim_end();
     let name = last.rsplit(|c| !in_name(c)).next().unwrap_or("");
     let (label, name) = split_label(name);
@@ -226,7 +231,7 @@ pub(crate) fn read<'a>(text: &'a str, mut say: impl FnMut(Statement<'a>)) {
         let before = text[from..equals].trim_end();
         let start = before.rfind(|c| !in_name(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
         let name = &before[start..];
-        let value = text[equals + 1..].trim_start();
+        let value = head(text[equals + 1..].trim_start());
         if value.is_empty() {
             return;
         }
@@ -235,6 +240,11 @@ pub(crate) fn read<'a>(text: &'a str, mut say: impl FnMut(Statement<'a>)) {
         }
         from = equals + 1;
     }
+}
+
+/// As much of the text as a value can need.
+fn head(text: &str) -> &str {
+    text.char_indices().nth(VALUE_CHARS).map_or(text, |(at, _)| &text[..at])
 }
 
 /// The "(0x6800)" that begins a line.

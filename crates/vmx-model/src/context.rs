@@ -100,7 +100,13 @@ impl<'a, V: EntryView> Context<'a, V> {
     #[must_use]
     #[inline]
     pub fn new(view: &'a V) -> Self {
-        let mut context = Self { view, vectors: [0; 8], vectors_known: 0, source: ExecutionControls::Current, msr_load_list: OnceCell::new() };
+        let mut context = Self {
+            view,
+            vectors: [0; 8],
+            vectors_known: 0,
+            source: ExecutionControls::Current,
+            msr_load_list: OnceCell::new(),
+        };
         context.source = context.find_source();
         for vector in ControlVector::ALL {
             let active = match vector.activated_by() {

@@ -13,6 +13,7 @@ use crate::fields::Field;
 use crate::interruption::{ExceptionName, Interruption};
 use crate::qualification::{ExceptionQualification, Qualification};
 use crate::reasons::ExitReason;
+use crate::rules::Consequence;
 pub use bits::BitList;
 use bits::{List, Named, reserved};
 pub use capabilities::{CapabilityWords, capability};
@@ -389,6 +390,33 @@ fn vectors(f: &mut fmt::Formatter<'_>, value: u64, first: u32) -> fmt::Result {
         list.item(format_args!("{:#x}", first + bit))?;
     }
     list.or("no vector")
+}
+
+/// What the processor does, in a sentence without a period.
+impl Display for Consequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::InvalidOpcode => f.write_str("#UD"),
+            Self::VmExit => f.write_str("VM exit to the hypervisor that runs this one"),
+            Self::GeneralProtection => f.write_str("#GP(0)"),
+            Self::VmFailInvalid => {
+                f.write_str("VMfailInvalid: RFLAGS.CF is 1; there is no current VMCS to hold an error number")
+            }
+            Self::VmFailValid(number) => {
+                let error = InstructionError(u32::from(number));
+                write!(f, "VMfailValid: RFLAGS.ZF is 1, VM-instruction error {number}: {error}")
+            }
+            Self::InvalidGuestState { qualification } => {
+                write!(
+                    f,
+                    "VM-entry failure: exit reason 0x80000021 (invalid guest state), qualification {qualification}"
+                )
+            }
+            Self::MsrLoading => f.write_str(
+                "VM-entry failure: exit reason 0x80000022 (MSR loading), qualification: the number of the list's entry",
+            ),
+        }
+    }
 }
 
 /// The name of a vector as an exception, such as "#GP (vector 13)".

@@ -10,6 +10,7 @@ pub mod control;
 pub mod describe;
 pub mod errors;
 pub mod fields;
+pub mod ignored;
 pub mod interruption;
 pub mod known;
 pub mod outcome;

@@ -1,7 +1,7 @@
 //! Do the rules on non-register state, PDPTEs and MSR lists answer as the defects of others say they must?
 //!
-//! Names that begin with an id (`b_63`, `bochs_626`) are regression tests for a defect of another hypervisor or emulator; `dump_303` repeats
-//! the cause that a real failure's author found. The others are truth tables of subtle rules.
+//! Names that begin with an id (`b_63`, `bochs_626`) are regression tests for a defect of another hypervisor or emulator; `dump_303`
+//! repeats the cause that a real failure's author found. The others are truth tables of subtle rules.
 
 use vmx_model::builder::{CURRENT_VMCS_POINTER, PDPT_ADDRESS, build, enable_ept};
 use vmx_model::rules::GuestKind::{self, Hlt, Long64, Pae, Protected32, ReturnFromSmm, WaitForSipi};
@@ -310,12 +310,9 @@ fn a_dump_does_not_tell_whether_smi_blocking_is_wrong() {
 /// 26.8: qualification 3 belongs to one case alone.
 #[test]
 fn an_nmi_into_sti_blocking_reports_qualification_3() {
-    for (interruptibility, event, qualification) in [
-        (STI, NMI, 3),
-        (MOV_SS, NMI, 0),
-        (STI, EXTERNAL_INTERRUPT | 0x20, 0),
-        (MOV_SS, EXTERNAL_INTERRUPT | 0x20, 0),
-    ] {
+    for (interruptibility, event, qualification) in
+        [(STI, NMI, 3), (MOV_SS, NMI, 0), (STI, EXTERNAL_INTERRUPT | 0x20, 0), (MOV_SS, EXTERNAL_INTERRUPT | 0x20, 0)]
+    {
         let state = on_max(Long64, |s| {
             s.set_bits(Field::GUEST_RFLAGS, IF);
             s.set(Field::GUEST_INTERRUPTIBILITY_STATE, interruptibility);
@@ -476,7 +473,8 @@ fn with_list(kind: GuestKind, profile: &CpuProfile, entries: &[(u64, u64)]) -> E
     state
 }
 
-/// Xen on Haswell with TSX off: entry 3, MSR_LASTBRANCH_0_FROM_IP, whose bits 62:61 are not copies of bits 60:59. The values of the real log.
+/// Xen on Haswell with TSX off: entry 3, MSR_LASTBRANCH_0_FROM_IP, whose bits 62:61 are not copies of bits 60:59. The register and the
+/// value are those of the real log.
 #[test]
 fn b_86_a_branch_record_without_sign_extension_fails_as_entry_3() {
     let entries = [(0xc000_0082, 0), (0x1d9, 0), (0x680, 0x1fff_8000_0010_2e60)];

@@ -23,30 +23,39 @@ impl<'a> Recorder<'a> {
 }
 
 impl EntryView for Recorder<'_> {
+    #[inline(never)]
     fn field(&self, field: Field) -> Option<u64> {
         self.state.field(field)
     }
+    #[inline(never)]
     fn executive_field(&self, field: Field) -> Option<u64> {
         self.state.executive_field(field)
     }
+    #[inline(never)]
     fn cpu(&self, input: CpuInput) -> Option<u64> {
         EntryView::cpu(self.state, input)
     }
+    #[inline(never)]
     fn vmx(&self, input: VmxInput) -> Option<u64> {
         EntryView::vmx(self.state, input)
     }
+    #[inline(never)]
     fn phys_u64(&self, hpa: u64) -> Option<u64> {
         self.state.phys_u64(hpa)
     }
+    #[inline(never)]
     fn profile(&self) -> &CpuProfile {
         &self.state.profile
     }
+    #[inline(never)]
     fn begin_group(&self, first: RuleId, count: usize) {
         *self.rules.borrow_mut() = RuleId::all().skip(first.index()).take(count).collect();
     }
+    #[inline(never)]
     fn begin_rule(&self, rule: RuleId) {
         *self.rules.borrow_mut() = vec![rule];
     }
+    #[inline(never)]
     fn note(&self, input: Input) {
         self.asked.borrow_mut().extend(self.rules.borrow().iter().map(|&rule| (rule, input)));
     }

@@ -6,6 +6,9 @@ use vmx_model::fields::{Source, Width};
 use vmx_model::{Field, Vmcs};
 use x86_state::SegmentRegister::{self, Cs, Ds, Es, Fs, Gs, Ldtr, Ss, Tr};
 
+/// How XMHF's names begin; it has no name for other fields.
+const NAMED: [&str; 4] = ["control_", "guest_", "host_", "info_"];
+
 /// A form of XMHF's listings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XmhfForm<'a> {
@@ -31,6 +34,9 @@ pub fn xmhf(vmcs: &Vmcs, form: XmhfForm<'_>) -> Text {
     }
     for field in Field::all().filter(|field| matches!(field.row().source, Source::AppendixB(_))) {
         let name = name(field);
+        if !NAMED.iter().any(|part| name.starts_with(part)) {
+            continue;
+        }
         let encoding = field.encoding().0;
         let value = vmcs.try_get(field).map(|value| match field.row().width {
             Width::W16 => format!("0x{value:04x}"),

@@ -92,7 +92,7 @@ rules! {
             ];
             when |c| compares_vtpr(c)?;
             holds |c| {
-                let vtpr = c.phys_u64(c.field(Field::VIRTUAL_APIC_ADDRESS)? + VTPR_OFFSET_BYTES)?;
+                let vtpr = c.phys_u64(c.field(Field::VIRTUAL_APIC_ADDRESS)?.wrapping_add(VTPR_OFFSET_BYTES))?;
                 c.field(Field::TPR_THRESHOLD)? & 0xf <= vtpr >> 4 & 0xf
             };
             hint "The threshold was raised for a pending interrupt though the guest's TPR already lies below it: deliver the interrupt \

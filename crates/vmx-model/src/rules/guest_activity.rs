@@ -68,7 +68,8 @@ rules! {
             reads [field(Field::GUEST_ACTIVITY_STATE), cap(VmxMsr::Misc)];
             when |c| matches!(c.field(Field::GUEST_ACTIVITY_STATE)?, HLT..=WAIT_FOR_SIPI);
             holds |c| support(c.cap(VmxMsr::Misc)?, c.field(Field::GUEST_ACTIVITY_STATE)? & 3);
-            hint "IA32_VMX_MISC bits 8:6 say which states exist; most hypervisors enter as active and keep a halted guest off the processor.";
+            hint "IA32_VMX_MISC bits 8:6 say which states exist; most hypervisors enter as active and keep a halted guest off the \
+                processor.";
             breaks |s| {
                 let misc = s.profile.vmx(VmxMsr::Misc).unwrap_or(0);
                 s.profile = s.profile.with_vmx(VmxMsr::Misc, Some(misc & !(1 << 7)));
@@ -87,7 +88,8 @@ rules! {
             reads [field(Field::GUEST_ACTIVITY_STATE), field(Field::GUEST_SS_ACCESS_RIGHTS)];
             when |c| c.field(Field::GUEST_ACTIVITY_STATE)? == HLT;
             holds |c| c.rights(SegmentRegister::Ss)?.dpl() == 0;
-            hint "HLT is a privileged instruction: a guest at CPL 1 to 3 cannot be halted. The activity state was kept from an earlier exit.";
+            hint "HLT is a privileged instruction: a guest at CPL 1 to 3 cannot be halted. The activity state was kept from an earlier \
+                exit.";
             base Hlt;
             breaks |s| user_mode(s);
             mends |s| if s.get(Field::GUEST_ACTIVITY_STATE) == HLT && s.rights(SegmentRegister::Ss) >> 5 & 3 != 0 {
@@ -108,7 +110,8 @@ rules! {
     }
     "26.3.1.5" when |c| c.injection()?.valid() => {
         "guest.activity.hlt_injection" at 1 {
-            says "If the activity state is HLT, an injected event is an external interrupt, an NMI, #DB (hardware exception 1), #MC (hardware exception 18) or a pending MTF VM exit.";
+            says "If the activity state is HLT, an injected event is an external interrupt, an NMI, #DB (hardware exception 1), #MC \
+                (hardware exception 18) or a pending MTF VM exit.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_ACTIVITY_STATE)];
             when |c| c.field(Field::GUEST_ACTIVITY_STATE)? == HLT;

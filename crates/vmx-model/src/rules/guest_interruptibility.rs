@@ -77,7 +77,9 @@ rules! {
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & (STI | MOV_SS) != STI | MOV_SS;
             hint "When emulating STI or MOV SS replace the other blocking instead of adding to it: each lasts for one instruction.";
             breaks |s| { block_by_sti(s); s.set_bits(Field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS) };
-            mends |s| if s.get(Field::GUEST_INTERRUPTIBILITY_STATE) & MOV_SS != 0 { s.clear_bits(Field::GUEST_INTERRUPTIBILITY_STATE, STI) };
+            mends |s| if s.get(Field::GUEST_INTERRUPTIBILITY_STATE) & MOV_SS != 0 {
+                s.clear_bits(Field::GUEST_INTERRUPTIBILITY_STATE, STI);
+            };
         }
         "guest.interruptibility.sti_needs_if" at 2 {
             says "If RFLAGS.IF (bit 9) is 0, blocking by STI (bit 0) is 0.";
@@ -97,7 +99,8 @@ rules! {
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE)];
             when |c| c.injection()?.kind() == EntryInterruption::EXTERNAL_INTERRUPT;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & STI == 0;
-            hint "The guest is in the shadow of STI: wait for the interrupt window, or clear the blocking if you have emulated the instruction.";
+            hint "The guest is in the shadow of STI: wait for the interrupt window, or clear the blocking if you have emulated the \
+                instruction.";
             breaks |s| { block_by_sti(s); inject(s, EntryInterruption::EXTERNAL_INTERRUPT, 0x20) };
             mends |s| let_go(s, STI, EntryInterruption::EXTERNAL_INTERRUPT);
         }
@@ -107,7 +110,8 @@ rules! {
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE)];
             when |c| c.injection()?.kind() == EntryInterruption::EXTERNAL_INTERRUPT;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & MOV_SS == 0;
-            hint "The guest is in the shadow of MOV SS: wait for the interrupt window, or clear the blocking if you have emulated the instruction.";
+            hint "The guest is in the shadow of MOV SS: wait for the interrupt window, or clear the blocking if you have emulated the \
+                instruction.";
             breaks |s| {
                 s.set_bits(Field::GUEST_RFLAGS, 1 << 9);
                 s.set_bits(Field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS);
@@ -122,7 +126,8 @@ rules! {
             when |c| c.injection()?.kind() == EntryInterruption::NMI;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & STI == 0;
             hint "The guest is in the shadow of STI, which VM entry lets block NMIs too: clear bit 0 before injecting the NMI, or wait.";
-            doubt "STI need not block NMIs outside VM entry (Table 24-3, note 1: \"may\"). 26.3.1.5 demands the bit to be 0 all the same, and 26.8 keeps qualification 3 for this case; read so.";
+            doubt "STI need not block NMIs outside VM entry (Table 24-3, note 1: \"may\"). 26.3.1.5 demands the bit to be 0 all the same, \
+                and 26.8 keeps qualification 3 for this case; read so.";
             breaks |s| { block_by_sti(s); inject(s, EntryInterruption::NMI, 2) };
             mends |s| let_go(s, STI, EntryInterruption::NMI);
         }
@@ -167,7 +172,8 @@ rules! {
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE), ctl(Control::VIRTUAL_NMIS)];
             when |c| c.injection()?.kind() == EntryInterruption::NMI && c.ctl(Control::VIRTUAL_NMIS)?;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & NMI == 0;
-            hint "An exit during the delivery of an NMI sets bit 3 and leaves the NMI in the IDT-vectoring information: clear bit 3 when injecting it again.";
+            hint "An exit during the delivery of an NMI sets bit 3 and leaves the NMI in the IDT-vectoring information: clear bit 3 when \
+                injecting it again.";
             breaks |s| {
                 s.on(Control::NMI_EXITING);
                 s.on(Control::VIRTUAL_NMIS);

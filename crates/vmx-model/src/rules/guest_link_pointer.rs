@@ -38,7 +38,8 @@ rules! {
             mends |s| if s.get(Field::VMCS_LINK_POINTER) != u64::MAX { s.clear_bits(Field::VMCS_LINK_POINTER, 0xfff) };
         }
         "guest.link_pointer.width" at 4 {
-            says "A VMCS link pointer that is not all ones sets no bit beyond the physical-address width (or beyond bit 31, if IA32_VMX_BASIC bit 48 is 1).";
+            says "A VMCS link pointer that is not all ones sets no bit beyond the physical-address width (or beyond bit 31, if \
+                IA32_VMX_BASIC bit 48 is 1).";
             fails InvalidGuestState { qualification: 4 };
             reads [field(Field::VMCS_LINK_POINTER), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             holds |c| !c.structure_address_too_wide(c.field(Field::VMCS_LINK_POINTER)?)?;
@@ -61,11 +62,13 @@ rules! {
             mends |s| unlink(s);
         }
         "guest.link_pointer.shadow_bit" at 4 {
-            says "Bit 31 of the 4 bytes at a VMCS link pointer that is not all ones equals \"VMCS shadowing\": the linked VMCS is a shadow VMCS if and only if shadowing is on.";
+            says "Bit 31 of the 4 bytes at a VMCS link pointer that is not all ones equals \"VMCS shadowing\": the linked VMCS is a \
+                shadow VMCS if and only if shadowing is on.";
             fails InvalidGuestState { qualification: 4 };
             reads [field(Field::VMCS_LINK_POINTER), MEMORY, ctl(Control::VMCS_SHADOWING)];
             holds |c| (c.phys_u64(c.field(Field::VMCS_LINK_POINTER)?)? >> 31 & 1 == 1) == c.ctl(Control::VMCS_SHADOWING)?;
-            hint "Set bit 31 of the region's first word before VMPTRLD to make it a shadow VMCS; write all ones to the field when you turn shadowing off.";
+            hint "Set bit 31 of the region's first word before VMPTRLD to make it a shadow VMCS; write all ones to the field when you \
+                turn shadowing off.";
             breaks |s| {
                 link(s, LINKED);
                 let header = s.memory.get(LINKED).unwrap_or(0);
@@ -89,7 +92,8 @@ rules! {
             reads [field(Field::VMCS_LINK_POINTER), field(Field::EXECUTIVE_VMCS_POINTER), cpu(CpuInput::InSmm), ctl(Control::ENTRY_TO_SMM)];
             when |c| !c.ctl(Control::ENTRY_TO_SMM)? && c.cpu(CpuInput::InSmm)? != 0;
             holds |c| c.field(Field::VMCS_LINK_POINTER)? != c.field(Field::EXECUTIVE_VMCS_POINTER)?;
-            hint "The SMM-transfer monitor returns to the executive VMCS by its own field; the link pointer names the VMCS that was current besides.";
+            hint "The SMM-transfer monitor returns to the executive VMCS by its own field; the link pointer names the VMCS that was \
+                current besides.";
             doubt "Bochs compares with the VMXON pointer; revision 077 names the executive-VMCS pointer, and is followed.";
             base ReturnFromSmm;
             breaks |s| link(s, EXECUTIVE_VMCS_POINTER);

@@ -83,16 +83,18 @@ fn mend_memory(s: &mut EntryState, n: u64) {
     }
 }
 
-const NOT_PRESENT_DOUBT: &str = "SDM 3A 4.4.1 notes that some processors check the reserved bits even of entries with P = 0; footnote 7 of 26.3.1.6 has these ignored. \
-    Taken as ignored.";
-const FIELD_HINT: &str = "With EPT the guest's PDPTEs are loaded from the VMCS: when the guest loads CR3 or turns PAE paging on, read them from its memory \
-    into the four fields.";
-const MEMORY_HINT: &str = "Without EPT (shadow paging) CR3 must point to a valid table of four entries below 4 GBytes; R/W, U/S and XD do not exist in these entries.";
+const NOT_PRESENT_DOUBT: &str = "SDM 3A 4.4.1 notes that some processors check the reserved bits even of entries with P = 0; footnote 7 \
+    of 26.3.1.6 has these ignored. Taken as ignored.";
+const FIELD_HINT: &str = "With EPT the guest's PDPTEs are loaded from the VMCS: when the guest loads CR3 or turns PAE paging on, read them \
+    from its memory into the four fields.";
+const MEMORY_HINT: &str = "Without EPT (shadow paging) CR3 must point to a valid table of four entries below 4 GBytes; R/W, U/S and XD do \
+    not exist in these entries.";
 
 rules! {
     "26.3.1.6" when |c| pae_guest(c)? && !c.ctl(Control::ENABLE_EPT)? && memory_is_checked(c)? => {
         "guest.pdpte0.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE0 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered, PDPTE0 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
+                from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),
@@ -107,7 +109,8 @@ rules! {
             mends |s| mend_memory(s, 0);
         }
         "guest.pdpte1.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE1 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered, PDPTE1 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
+                from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),
@@ -122,7 +125,8 @@ rules! {
             mends |s| mend_memory(s, 1);
         }
         "guest.pdpte2.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE2 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered, PDPTE2 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
+                from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),
@@ -137,7 +141,8 @@ rules! {
             mends |s| mend_memory(s, 2);
         }
         "guest.pdpte3.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE3 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered, PDPTE3 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
+                from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),
@@ -154,7 +159,8 @@ rules! {
     }
     "26.3.1.6" when |c| pae_guest(c)? && c.ctl(Control::ENABLE_EPT)? => {
         "guest.pdpte0.reserved" at 2 {
-            says "If a guest with PAE paging and with EPT is entered, the PDPTE0 field, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and with EPT is entered, the PDPTE0 field, if present, has 0 in bits 2:1, bits 8:5 and from \
+                the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR4),
@@ -168,7 +174,8 @@ rules! {
             mends |s| mend_field(s, Field::GUEST_PDPTE0);
         }
         "guest.pdpte1.reserved" at 2 {
-            says "If a guest with PAE paging and with EPT is entered, the PDPTE1 field, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and with EPT is entered, the PDPTE1 field, if present, has 0 in bits 2:1, bits 8:5 and from \
+                the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR4),
@@ -182,7 +189,8 @@ rules! {
             mends |s| mend_field(s, Field::GUEST_PDPTE1);
         }
         "guest.pdpte2.reserved" at 2 {
-            says "If a guest with PAE paging and with EPT is entered, the PDPTE2 field, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and with EPT is entered, the PDPTE2 field, if present, has 0 in bits 2:1, bits 8:5 and from \
+                the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR4),
@@ -196,7 +204,8 @@ rules! {
             mends |s| mend_field(s, Field::GUEST_PDPTE2);
         }
         "guest.pdpte3.reserved" at 2 {
-            says "If a guest with PAE paging and with EPT is entered, the PDPTE3 field, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and with EPT is entered, the PDPTE3 field, if present, has 0 in bits 2:1, bits 8:5 and from \
+                the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR4),
@@ -215,6 +224,16 @@ rules! {
 pub(crate) const PARAGRAPHS: &[Paragraph] = &[
     Paragraph::rules("26.3.1.6", 1, "PAE paging without EPT: the entries in memory"),
     Paragraph::rules("26.3.1.6", 2, "PAE paging with EPT: the PDPTE fields"),
-    Paragraph::no_rule("26.3.1.6", 3, "guests without PAE paging", "says that nothing is checked: the condition of the rules of paragraphs 1 and 2"),
-    Paragraph::no_rule("26.3.1.6", 4, "the checks are those of MOV to CR3", "says what the rules of paragraphs 1 and 2 check"),
+    Paragraph::no_rule(
+        "26.3.1.6",
+        3,
+        "guests without PAE paging",
+        "nothing is checked: the condition of paragraphs 1 and 2",
+    ),
+    Paragraph::no_rule(
+        "26.3.1.6",
+        4,
+        "the checks are those of MOV to CR3",
+        "says what the rules of paragraphs 1 and 2 check",
+    ),
 ];

@@ -56,8 +56,10 @@ rules! {
             reads [field(Field::GUEST_PENDING_DEBUG_EXCEPTIONS), has(Feature::BUS_LOCK_DETECT)];
             when |c| !c.has(Feature::BUS_LOCK_DETECT)?;
             holds |c| c.field(Field::GUEST_PENDING_DEBUG_EXCEPTIONS)? & BUS_LOCK == 0;
-            hint "Bit 11 (a bus lock was acquired) is reserved on processors that do not announce bus-lock detection (CPUID.7.0:ECX bit 24).";
-            doubt "Revision 077 reserves bit 11 always (Table 24-4). Later revisions give it to OS bus-lock detection, whose #DB can be pending like others; processors that announce the feature are not accused.";
+            hint "Bit 11 (a bus lock was acquired) is reserved on processors that do not announce bus-lock detection (CPUID.7.0:ECX bit \
+                24).";
+            doubt "Revision 077 reserves bit 11 always (Table 24-4). Later revisions give it to OS bus-lock detection, whose #DB can be \
+                pending like others; processors that announce the feature are not accused.";
             breaks |s| {
                 s.profile = s.profile.with_feature(Feature::BUS_LOCK_DETECT, false);
                 s.set_bits(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, BUS_LOCK);
@@ -69,7 +71,8 @@ rules! {
     }
     "26.3.1.5" when |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & 0b11 != 0 || c.field(Field::GUEST_ACTIVITY_STATE)? == 1 => {
         "guest.pending_debug.bs_set" at 3 {
-            says "If the guest is blocked by STI or by MOV SS or is halted, RFLAGS.TF is 1 and IA32_DEBUGCTL.BTF is 0, then BS (bit 14) is 1.";
+            says "If the guest is blocked by STI or by MOV SS or is halted, RFLAGS.TF is 1 and IA32_DEBUGCTL.BTF is 0, then BS (bit 14) \
+                is 1.";
             fails InvalidGuestState { qualification: 0 };
             reads [
                 field(Field::GUEST_INTERRUPTIBILITY_STATE), field(Field::GUEST_ACTIVITY_STATE), field(Field::GUEST_RFLAGS),
@@ -77,7 +80,8 @@ rules! {
             ];
             when |c| c.field(Field::GUEST_RFLAGS)? & TF != 0 && c.field(Field::GUEST_IA32_DEBUGCTL)? & BTF == 0;
             holds |c| c.field(Field::GUEST_PENDING_DEBUG_EXCEPTIONS)? & BS != 0;
-            hint "The guest single-steps, so a trap is due when the blocking ends: set bit 14 when you set the blocking (or TF) yourself, as for an intercepted #DB or ICEBP.";
+            hint "The guest single-steps, so a trap is due when the blocking ends: set bit 14 when you set the blocking (or TF) yourself, \
+                as for an intercepted #DB or ICEBP.";
             doubt BTF_DOUBT;
             breaks |s| { s.set_bits(Field::GUEST_RFLAGS, TF | 1 << 9); s.set(Field::GUEST_INTERRUPTIBILITY_STATE, 1) };
             // BS and RTM exclude each other.
@@ -87,7 +91,8 @@ rules! {
             };
         }
         "guest.pending_debug.bs_clear" at 3 {
-            says "If the guest is blocked by STI or by MOV SS or is halted, and RFLAGS.TF is 0 or IA32_DEBUGCTL.BTF is 1, then BS (bit 14) is 0.";
+            says "If the guest is blocked by STI or by MOV SS or is halted, and RFLAGS.TF is 0 or IA32_DEBUGCTL.BTF is 1, then BS (bit \
+                14) is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [
                 field(Field::GUEST_INTERRUPTIBILITY_STATE), field(Field::GUEST_ACTIVITY_STATE), field(Field::GUEST_RFLAGS),

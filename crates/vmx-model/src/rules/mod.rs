@@ -190,6 +190,8 @@ pub struct Violations {
     pub broken: RuleSet,
     /// Rules of which nobody can tell, because an input is unknown. Empty if everything is known.
     pub unknown: RuleSet,
+    /// Those of the unknown rules whose demand is not met: they are broken if they apply, which is what is unknown.
+    pub suspected: RuleSet,
     /// The VM-execution controls are those of the executive VMCS: their failure has error number 25, not 7 (SDM 3C 30.4, note c).
     pub executive_controls: bool,
 }
@@ -205,10 +207,16 @@ impl Violations {
         self.unknown.iter().map(RuleId::at)
     }
 
+    /// The undecided rules that are broken if they apply, in the manual's order.
+    pub fn suspected(&self) -> impl Iterator<Item = RuleId> + '_ {
+        self.suspected.iter().map(RuleId::at)
+    }
+
     /// Replaces the answer of one rule by that of another check.
     pub fn take_answer(&mut self, rule: RuleId, from: &Self) {
         self.broken.put(rule.index(), from.broken.contains(rule.index()));
         self.unknown.put(rule.index(), from.unknown.contains(rule.index()));
+        self.suspected.put(rule.index(), from.suspected.contains(rule.index()));
     }
 
     /// Is no rule broken? Some may be undecided.

@@ -9,9 +9,9 @@
 //! +--------------------------+--------------+---------------+
 //! ```
 //!
-//! The list is walked once for each check, as the processor walks it: up to the first entry that fails. What is wrong with that entry decides
-//! which rule is broken, so that one list breaks at most one rule; entries behind it are as good as absent. An entry that nobody can judge
-//! (memory that is not known, a register that the profile says nothing of) leaves the rules undecided that it might break.
+//! The list is walked once for each check, as the processor walks it: up to the first entry that fails. What is wrong with that entry
+//! decides which rule is broken, so that one list breaks at most one rule; entries behind it are as good as absent. An entry that nobody
+//! can judge (memory that is not known, a register that the profile says nothing of) leaves the rules undecided that it might break.
 
 use super::table::{Paragraph, rules};
 use crate::context::Context;
@@ -116,7 +116,9 @@ pub(crate) fn walk<V: EntryView>(c: &Context<'_, V>) -> ListVerdict {
     let mut state = after_loading(c);
     let limit = c.cap(VmxMsr::Misc).map_or(MOST_ENTRIES, |misc| 512 * ((misc >> 25 & 7) as u32 + 1));
     let mut verdict = ListVerdict { failing: None, perhaps: 0 };
-    let (Some(count), Some(address)) = (c.field(Field::VM_ENTRY_MSR_LOAD_COUNT), c.field(Field::VM_ENTRY_MSR_LOAD_ADDRESS)) else {
+    let (Some(count), Some(address)) =
+        (c.field(Field::VM_ENTRY_MSR_LOAD_COUNT), c.field(Field::VM_ENTRY_MSR_LOAD_ADDRESS))
+    else {
         return ListVerdict { perhaps: ANY, ..verdict };
     };
     // The count has 32 bits.
@@ -216,9 +218,11 @@ fn shorten(s: &mut EntryState) {
     }
 }
 
-const LENGTH_DOUBT: &str = "A list longer than IA32_VMX_MISC[27:25] recommends has undefined effects: of the entries beyond that number softvirt says nothing.";
-const EFER_HINT: &str = "IA32_EFER with another LME than \"IA-32e mode guest\" is the usual one: while CR0.PG is 1 LME cannot change. Load EFER by its VMCS field, \
-    or leave it out. Others: a reserved bit, an address that is not canonical, a register that this processor lacks.";
+const LENGTH_DOUBT: &str = "A list longer than IA32_VMX_MISC[27:25] recommends has undefined effects: of the entries beyond that number \
+    softvirt says nothing.";
+const EFER_HINT: &str = "IA32_EFER with another LME than \"IA-32e mode guest\" is the usual one: while CR0.PG is 1 LME cannot change. \
+    Load it by its VMCS field, or leave it out. Others: a reserved bit, an address that is not canonical, a register that the processor \
+    lacks.";
 
 rules! {
     // An unknown count leaves the rules undecided; a count of 0 costs nothing. The walk happens here, for all rules.
@@ -279,7 +283,8 @@ rules! {
             ];
             holds |c| c.msr_load_list().excludes(Cause::ModelSpecific)?;
             hint "The microcode-update registers (IA32_BIOS_UPDT_TRIG, IA32_BIOS_SIGN_ID) cannot be part of a list.";
-            doubt "SDM 4 table 2-2: a processor \"may prevent writing\" these two registers when loading guest states on VM entries; the profile's choice decides, refusal being the default.";
+            doubt "SDM 4 table 2-2: a processor \"may prevent writing\" these two registers when loading guest states on VM entries; the \
+                profile's choice decides, refusal being the default.";
             breaks |s| list(s, u64::from(Msr::BIOS_SIGN_ID.0), 0);
             mends |s| shorten(s);
         }
@@ -293,7 +298,8 @@ rules! {
                 msr_mask(MaskedMsr::Efer),
             ];
             holds |c| c.msr_load_list().excludes(Cause::ReservedDword)?;
-            hint "The entry is 16 bytes: index, a zero dword, then the value. A 64-bit index, or entries of 12 bytes, put data into the second dword.";
+            hint "The entry is 16 bytes: index, a zero dword, then the value. A 64-bit index, or entries of 12 bytes, put data into the \
+                second dword.";
             doubt LENGTH_DOUBT;
             breaks |s| list(s, 1 << 32 | HARMLESS, 0);
             mends |s| shorten(s);
@@ -323,6 +329,11 @@ pub(crate) const PARAGRAPHS: &[Paragraph] = &[
     Paragraph::rules("26.4", 4, "registers that cannot be loaded for model-specific reasons"),
     Paragraph::rules("26.4", 5, "bits 63:32 of an entry"),
     Paragraph::rules("26.4", 6, "what WRMSR would refuse"),
-    Paragraph::no_rule("26.4", 7, "the VM entry fails if any entry fails", "says the consequence of the rules of paragraphs 1 to 6"),
+    Paragraph::no_rule(
+        "26.4",
+        7,
+        "the VM entry fails if any entry fails",
+        "says the consequence of the rules of paragraphs 1 to 6",
+    ),
     Paragraph::no_rule("26.4", 8, "TLB flushes", "an effect of the loading, not a demand"),
 ];

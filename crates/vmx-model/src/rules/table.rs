@@ -247,7 +247,8 @@ pub(crate) fn either(a: Option<bool>, b: Option<bool>) -> Option<bool> {
     }
 }
 
-/// Records one rule's answer: it holds where it does not apply; it is broken if it applies and does not hold; otherwise nobody can tell.
+/// Records one rule's answer: it holds where it does not apply; it is broken if it applies and does not hold; otherwise nobody can tell,
+/// and it is suspected if what it demands is not so and only whether it applies is unknown.
 #[inline(always)]
 pub(crate) fn record(
     index: usize,
@@ -261,7 +262,10 @@ pub(crate) fn record(
     match (applies, holds()) {
         (_, Some(true)) => {}
         (Some(true), Some(false)) => out.broken.insert(index),
-        _ => out.unknown.insert(index),
+        (_, demand) => {
+            out.unknown.insert(index);
+            out.suspected.insert_if(index, demand == Some(false));
+        }
     }
 }
 
@@ -344,7 +348,8 @@ macro_rules! rules {
         };
 
         /// Checks every rule of the table; `base` is the index of its first row.
-        #[inline(always)]
+        // One function a table: a single function of several hundred rules would take minutes to compile.
+        #[inline(never)]
         pub(crate) fn check<V: $crate::view::EntryView>(
             context: &$crate::context::Context<'_, V>,
             base: usize,
