@@ -10,5 +10,5 @@ mod view;
 mod words;
 
 pub use judge::explain;
-pub use render::render;
+pub use render::{Detail, render};
 pub use report::{Conditional, Event, FieldWords, Report, RuleReport, Undecided, Verdict};

@@ -20,7 +20,7 @@ pub fn dump_text(bytes: &[u8]) {
         Ok(dumps) => {
             for dump in dumps.iter().take(4) {
                 let report = crate::explain::explain(dump, &some);
-                let text = crate::explain::render(&report, "fuzz");
+                let text = crate::explain::render(&report, "fuzz", crate::explain::Detail::All);
                 assert!(!text.is_empty());
                 assert!(serde_json::to_string(&report).is_ok());
             }

@@ -42,7 +42,7 @@ const FILES: &[(&str, Expected)] = &[
     ("303", Undecided("msr.entry_load.wrmsr")),
     ("304", Broken(&["guest.tr.type_ia32e"])),
     ("305", Broken(&["guest.cr0.fixed_ones"])),
-    ("306", Unreadable),
+    ("306", Unexplained),
     ("307", Depends("entry.injection.instruction_length_zero")),
     ("308", Healthy),
     ("309", Undecided("msr.entry_load.wrmsr")),

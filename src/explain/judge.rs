@@ -31,7 +31,7 @@ impl<'a> Answers<'a> {
             let mut found = check_entry(&view);
             if view.has_list() {
                 // The rules about list entries are asked with the list in memory; all others without, as its address may be our invention.
-                let listed = check_entry(&view.with_list_in_memory());
+                let listed = check_entry(&DumpView::new(dump, profile).with_list_in_memory());
                 for rule in RuleId::all().filter(|rule| rule.row().consequence == Consequence::MsrLoading) {
                     found.take_answer(rule, &listed);
                 }
@@ -42,7 +42,7 @@ impl<'a> Answers<'a> {
             for rule in found.unknown() {
                 answers.undecided_on.entry(rule).or_default().push(i);
             }
-            for rule in found.suspected() {
+            for rule in found.suspected().filter(|&rule| view.knows_state(rule)) {
                 answers.suspected_on.entry(rule).or_default().push(i);
             }
         }
@@ -76,7 +76,13 @@ impl<'a> Answers<'a> {
             }
         }
         let fewest = per_profile.iter().map(BTreeSet::len).filter(|&len| len > 0).min().unwrap_or(0);
-        per_profile.into_iter().filter(|rules| rules.len() == fewest).flatten().collect()
+        // Among equally short explanations the one that fits most processors: a control that two of them lack is no likely cause.
+        let mut support: BTreeMap<BTreeSet<RuleId>, usize> = BTreeMap::new();
+        for rules in per_profile.into_iter().filter(|rules| !rules.is_empty() && rules.len() == fewest) {
+            *support.entry(rules).or_default() += 1;
+        }
+        let most = support.values().copied().max().unwrap_or(0);
+        support.into_iter().filter(|(_, count)| *count == most).flat_map(|(rules, _)| rules).collect()
     }
 
     fn names(&self, on: &[usize]) -> Vec<String> {
@@ -325,7 +331,11 @@ fn summary(
 fn notes(dump: &Dump) -> Vec<String> {
     let mut notes: Vec<String> =
         dump.notes.iter().map(|note| format!("line {}: {}", note.line, note.text)).collect();
-    notes.extend(dump.facts.derived.iter().map(|derived| format!("{}: {}", derived.field.id(), derived.why)));
+    let mut derived: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for fact in &dump.facts.derived {
+        derived.entry(fact.why).or_default().push(fact.field.id());
+    }
+    notes.extend(derived.into_iter().map(|(why, fields)| format!("{}: {why}", fields.join(", "))));
     if let Some(efer) = dump.facts.effective_efer {
         notes.push(format!("the guest runs with IA32_EFER = {efer:#x}, which no VMCS field loads"));
     }

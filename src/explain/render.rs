@@ -2,6 +2,7 @@
 
 use super::report::{FieldWords, Report, RuleReport, Verdict};
 use anstyle::{AnsiColor, Style};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 const WIDTH: usize = 110;
@@ -11,9 +12,19 @@ const UNSURE: Style = AnsiColor::Yellow.on_default().bold();
 const HEAD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 
+/// How much of the undecided rules the text tells. The JSON report always tells all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Detail {
+    /// What is missing, and for how many rules.
+    #[default]
+    Summary,
+    /// Each undecided rule.
+    All,
+}
+
 /// The report as text. `path` is what the user called the file.
 #[must_use]
-pub fn render(report: &Report, path: &str) -> String {
+pub fn render(report: &Report, path: &str, detail: Detail) -> String {
     let mut out = String::new();
     let label = report.label.as_deref().map_or(String::new(), |label| format!(" {label}"));
     line(
@@ -49,13 +60,7 @@ pub fn render(report: &Report, path: &str) -> String {
             wrapped(&mut out, &format!("  {}: ", rule.id), &format!("{could} would be broken on {}", rule.broken_on.join(", ")));
         }
     }
-    if !report.undecided.is_empty() {
-        heading(&mut out, "Cannot tell, because the text does not show these inputs");
-        for group in &report.undecided {
-            wrapped(&mut out, "  ", &group.missing.join(", "));
-            wrapped(&mut out, &format!("    {DIM}needed by{DIM:#} "), &group.rules.join(", "));
-        }
-    }
+    undecided(&mut out, report, detail);
     if !report.words.is_empty() {
         heading(&mut out, "In words");
         fields(&mut out, &report.words, "  ");
@@ -67,6 +72,32 @@ pub fn render(report: &Report, path: &str) -> String {
         }
     }
     out
+}
+
+fn undecided(out: &mut String, report: &Report, detail: Detail) {
+    if report.undecided.is_empty() {
+        return;
+    }
+    heading(out, "Cannot tell, because the text does not show what the rules need");
+    if detail == Detail::All {
+        for group in &report.undecided {
+            wrapped(out, "  ", &group.missing.join(", "));
+            wrapped(out, &format!("    {DIM}needed by{DIM:#} "), &group.rules.join(", "));
+        }
+        return;
+    }
+    let mut needed: BTreeMap<&str, usize> = BTreeMap::new();
+    for group in &report.undecided {
+        for input in &group.missing {
+            *needed.entry(input).or_default() += group.rules.len();
+        }
+    }
+    let mut inputs: Vec<(&str, usize)> = needed.into_iter().collect();
+    inputs.sort_by_key(|&(name, rules)| (core::cmp::Reverse(rules), name));
+    let list: Vec<String> = inputs.iter().map(|(name, rules)| format!("{name} ({rules})")).collect();
+    let rules: usize = report.undecided.iter().map(|group| group.rules.len()).sum();
+    wrapped(out, &format!("  {rules} rules wait for: "), &list.join(", "));
+    wrapped(out, "  ", "In brackets: how many rules need it. With --undecided each rule is named.");
 }
 
 fn rule_block(out: &mut String, rule: &RuleReport, tag: &str, style: Style) {

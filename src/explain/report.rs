@@ -53,6 +53,14 @@ pub enum Verdict {
     NotAVmcs,
 }
 
+impl Verdict {
+    /// Is something wrong with the VM entry: a rule broken, or a failure reported that nothing explains?
+    #[must_use]
+    pub const fn found_something(self) -> bool {
+        matches!(self, Self::Broken | Self::Suspected | Self::FailedUnexplained)
+    }
+}
+
 /// Something that the log says happened.
 #[derive(Clone, Debug, Serialize)]
 pub struct Event {

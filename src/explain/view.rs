@@ -85,6 +85,11 @@ impl<'a> DumpView<'a> {
         self.asked.borrow().get(&rule).cloned().unwrap_or_default()
     }
 
+    /// Did the rule ask for something of the state, not only of the processor model, that is known? Without that it is no evidence.
+    pub(crate) fn knows_state(&self, rule: RuleId) -> bool {
+        self.asked(rule).iter().any(|asked| asked.known && !asked.input.is_capability())
+    }
+
     fn given(&self, key: &str) -> Option<u64> {
         self.given.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
     }

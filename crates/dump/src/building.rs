@@ -50,7 +50,8 @@ impl Building {
         if let Some(before) = self.dump.vmcs.try_get(field) {
             if before != value {
                 let there = self.read_at[field.index()];
-                let text = format!("{} is {before:#x} in line {there} and {value:#x} here; the last is kept", field.id());
+                let text =
+                    format!("{} is {before:#x} in line {there} and {value:#x} here; the last is kept", field.id());
                 self.note(line, text);
             }
         }
@@ -67,7 +68,10 @@ impl Building {
     /// Sets the high half of a 64-bit field.
     pub(crate) fn set_high(&mut self, field: Field, value: u64, line: usize) {
         if value >> 32 != 0 {
-            self.note(line, format!("the high half of {} has 32 bits; {value:#x} does not fit and is not used", field.id()));
+            self.note(
+                line,
+                format!("the high half of {} has 32 bits; {value:#x} does not fit and is not used", field.id()),
+            );
             return;
         }
         let low = self.dump.vmcs.get(field) & 0xffff_ffff;
@@ -111,6 +115,25 @@ impl Building {
             && self.dump.kind != DumpKind::Svm
     }
 
+    /// What follows from the VM-instruction-error field, if its error is one of VMLAUNCH and VMRESUME.
+    pub(crate) fn event_from_instruction_error(&mut self) {
+        let Some(error) = self.dump.vmcs.try_get(Field::VM_INSTRUCTION_ERROR) else { return };
+        let line = self.line_of(Field::VM_INSTRUCTION_ERROR);
+        match error {
+            0 => {}
+            // SDM 3C 30.4, VM Instruction Error Numbers.
+            4 | 5 | 7 | 8 | 25 | 26 => {
+                self.event(line, Happened::VmInstructionError { instruction: None, number: error as u32 })
+            }
+            _ => {
+                let text = format!(
+                    "VM-instruction error {error} is not VMLAUNCH's or VMRESUME's; the dump's own VMREADs may have left it"
+                );
+                self.note(line, text);
+            }
+        }
+    }
+
     /// What follows from the exit-reason field: the event that it stands for, unless the log says that VMLAUNCH or VMRESUME failed with
     /// VMfailValid, which leaves the field as an earlier exit set it.
     pub(crate) fn event_from_reason(&mut self) {
@@ -118,7 +141,9 @@ impl Building {
         let line = self.line_of(Field::EXIT_REASON);
         let qualification = self.dump.vmcs.try_get(Field::EXIT_QUALIFICATION);
         let told = |what: &Happened| match what {
-            Happened::EntryFailed { reason: said, .. } | Happened::OrdinaryExit { reason: said, .. } => u64::from(*said) == reason,
+            Happened::EntryFailed { reason: said, .. } | Happened::OrdinaryExit { reason: said, .. } => {
+                u64::from(*said) == reason
+            }
             _ => false,
         };
         if self.dump.events.iter().any(|event| told(&event.what)) {
@@ -129,7 +154,12 @@ impl Building {
             }
             return;
         }
-        if self.dump.events.iter().any(|event| matches!(event.what, Happened::VmInstructionError { .. } | Happened::NoReason)) {
+        if self
+            .dump
+            .events
+            .iter()
+            .any(|event| matches!(event.what, Happened::VmInstructionError { .. } | Happened::NoReason))
+        {
             self.note(line, "the VM entry failed before it could set an exit reason: this one is an earlier exit's");
             return;
         }
@@ -151,7 +181,13 @@ impl Building {
             Some(count) if count < len => {
                 entries.truncate(count as usize);
                 let line = self.line_of(field);
-                self.note(line, format!("{} is {count}; of the {len} entries printed the others are not part of the list", field.id()));
+                self.note(
+                    line,
+                    format!(
+                        "{} is {count}; of the {len} entries printed the others are not part of the list",
+                        field.id()
+                    ),
+                );
             }
             Some(_) => {}
             None => {
@@ -174,7 +210,10 @@ impl Building {
             change(&mut entry);
             entries.push(entry);
         } else {
-            self.note(line, format!("entry {index} of an MSR list stands where entry {len} is expected; it is not used"));
+            self.note(
+                line,
+                format!("entry {index} of an MSR list stands where entry {len} is expected; it is not used"),
+            );
             return;
         }
         self.extend(line);

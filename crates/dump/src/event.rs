@@ -73,7 +73,9 @@ impl Happened {
     /// Is this a failure of a VM entry?
     #[must_use]
     pub const fn is_entry_failure(&self) -> bool {
-        matches!(self, Self::EntryFailed { .. }
+        matches!(
+            self,
+            Self::EntryFailed { .. }
                 | Self::VmInstructionError { .. }
                 | Self::MsrLoadFailed { .. }
                 | Self::NestedCheckFailed { .. }
@@ -248,15 +250,30 @@ mod tests {
             ("entry failed, hardware error 0x7", Some(Happened::VmInstructionError { instruction: None, number: 7 })),
             ("d12v0 vmentry failure (reason 0x80000021): Invalid guest state (4)", entry_failed(0x8000_0021, Some(4))),
             ("d1v0 vmentry failure (reason 0x80000022): MSR loading (entry 3)", entry_failed(0x8000_0022, Some(4))),
-            ("Failed vm entry (exit reason 0x80000022) caused by MSR loading (entry 13).", entry_failed(0x8000_0022, Some(14))),
-            ("Failed vm entry (exit reason 0x80000022) caused by MSR entry 13 loading.", entry_failed(0x8000_0022, Some(13))),
-            ("Failed vm entry (exit reason 0x80000021) caused by invalid guest state (0).", entry_failed(0x8000_0021, Some(0))),
-            ("VM-ENTRY error, reason=0x80000021, qualification=0x0000000000000000{2", entry_failed(0x8000_0021, Some(0))),
+            (
+                "Failed vm entry (exit reason 0x80000022) caused by MSR loading (entry 13).",
+                entry_failed(0x8000_0022, Some(14)),
+            ),
+            (
+                "Failed vm entry (exit reason 0x80000022) caused by MSR entry 13 loading.",
+                entry_failed(0x8000_0022, Some(13)),
+            ),
+            (
+                "Failed vm entry (exit reason 0x80000021) caused by invalid guest state (0).",
+                entry_failed(0x8000_0021, Some(0)),
+            ),
+            (
+                "VM-ENTRY error, reason=0x80000021, qualification=0x0000000000000000{2",
+                entry_failed(0x8000_0021, Some(0)),
+            ),
             (
                 "d3v0 VMRESUME error: 0x7",
                 Some(Happened::VmInstructionError { instruction: Some(VmInstruction::Vmresume), number: 7 }),
             ),
-            ("By printing, the VMENTRY failure error code is 7", Some(Happened::VmInstructionError { instruction: None, number: 7 })),
+            (
+                "By printing, the VMENTRY failure error code is 7",
+                Some(Happened::VmInstructionError { instruction: None, number: 7 }),
+            ),
             ("vcpu0, guest rIP: 0x0 vmx: unexpected exit reason 0x3", Some(Happened::UnexpectedExit { reason: 3 })),
             ("KVM internal error. Suberror: 1", Some(Happened::InternalError { suberror: 1 })),
             ("VM-ENTRY error: no idea", None),

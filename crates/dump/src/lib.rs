@@ -1,4 +1,42 @@
-//! What does this text say?
+//! What does this text say? Reads the VMCS dumps that kernels and hypervisors print, out of a dmesg, a console log or a mail, into partial VMCSs.
+//!
+//! Should I use this crate? If a VM entry failed and you have a log, `softvirt explain` does all of this and names the broken rule. Use the crate to
+//! get at the fields yourself.
+//!
+//! ```
+//! use softvirt_dump::{DumpKind, parse};
+//! use vmx_model::Field;
+//!
+//! let log = "\
+//! [ 12.345678] kvm_intel: *** Guest State ***
+//! [ 12.345690] kvm_intel: CR0: actual=0x0000000080050033, shadow=0x0000000080050033,
+//! gh_mask=fffffffffffefff7
+//! [ 12.345702] kvm_intel: CR3 = 0x0000000004452000
+//! ";
+//! let dumps = parse(log)?;
+//! assert_eq!(dumps[0].kind, DumpKind::Kvm);
+//! assert_eq!(dumps[0].vmcs.try_get(Field::GUEST_CR3), Some(0x0445_2000));
+//! assert_eq!(dumps[0].vmcs.try_get(Field::CR0_GUEST_HOST_MASK), Some(0xffff_ffff_fffe_fff7));
+//! assert_eq!(dumps[0].vmcs.try_get(Field::GUEST_CR4), None); // unknown, not 0
+//! # Ok::<(), softvirt_dump::ParseError>(())
+//! ```
+//!
+//! What is read: KVM (4.3 on) and Xen (3.0.3 on) VMCS dumps with the failure messages around them, XMHF's listings, QEMU's register dump, fields in JSON
+//! and TOML, single values in running text. KVM's VMCB dumps are recognised and not read. Line prefixes, quote marks and line wraps do not matter; lines
+//! that begin with `#` are comments.
+//!
+//! Any bytes give a report or an error. Time and memory grow with the length of the text: at most [`MAX_DUMPS`] dumps, 200 notes on each and 4096 entries
+//! of an MSR list are kept, and what is left out is noted.
+//!
+//! | module | answers |
+//! |---|---|
+//! | `lines` | What did the program print, without what carried it here? |
+//! | `reader` | Which line belongs to which dump? |
+//! | `sections`, `names`, `kvm`, `xen` | How are KVM's and Xen's dumps read? |
+//! | `xmhf`, `qemu`, `structured` | How are the others? |
+//! | `building`, `event` | What is a dump made of? |
+//! | [`write`] | How does a VMCS look in each format? (for tests) |
+
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -6,6 +44,7 @@ mod building;
 mod event;
 mod kvm;
 mod lines;
+mod names;
 mod qemu;
 mod reader;
 mod sections;

@@ -301,7 +301,8 @@ mod tests {
 
     #[test]
     fn what_is_no_prefix_stays() {
-        for raw in ["[cr0-01] new shadow: 0x1", "[-------] CPL=0", "<rip> = 1", "1] 2", "May be 1 = 2", "[12 apples] 3"] {
+        for raw in ["[cr0-01] new shadow: 0x1", "[-------] CPL=0", "<rip> = 1", "1] 2", "May be 1 = 2", "[12 apples] 3"]
+        {
             assert_eq!(strip(raw, 1).text, raw);
             assert!(!strip(raw, 1).prefixed);
         }

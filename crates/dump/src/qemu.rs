@@ -51,7 +51,8 @@ pub(crate) struct Registers<'a> {
 /// Does a register dump begin with this line?
 pub(crate) fn begins(text: &str) -> bool {
     let Some((first, rest)) = text.split_once('=') else { return false };
-    matches!(first, "EAX" | "RAX") && rest.split_whitespace().next().and_then(hex).is_some_and(|(_, digits)| digits >= 8)
+    matches!(first, "EAX" | "RAX")
+        && rest.split_whitespace().next().and_then(hex).is_some_and(|(_, digits)| digits >= 8)
 }
 
 impl<'a> Registers<'a> {
@@ -140,7 +141,8 @@ impl<'a> Registers<'a> {
                 building.set(Field::guest_limit(register), limit, line);
                 let rights = flags >> 8 & RIGHTS;
                 let unusable = if rights & PRESENT == 0 { UNUSABLE } else { 0 };
-                let why = "from the descriptor flags that QEMU prints; a register without P is one that QEMU makes unusable";
+                let why =
+                    "from the descriptor flags that QEMU prints; a register without P is one that QEMU makes unusable";
                 building.derive(Field::guest_access_rights(register), rights | unusable, line, why);
             }
             Group::Gdt => {

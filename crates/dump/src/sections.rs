@@ -6,7 +6,7 @@
 
 use crate::building::{Building, ListKind, quoted};
 use crate::lines::{Line, Token, hex, tokens};
-use crate::{DumpKind, kvm, xen};
+use crate::{DumpKind, kvm, names, xen};
 use vmx_model::Field;
 use x86_state::SegmentRegister;
 
@@ -117,99 +117,8 @@ impl Key {
     }
 }
 
-/// Names that both programs print.
-static COMMON: [Key; 83] = {
-    use Section::{Control, Guest, Host};
-    use Subject::{Cr0, Cr4, IdtVectoring, None as Any, VmEntry, VmExit};
-    [
-        part(Guest, Cr0, "actual", Field::GUEST_CR0, 16),
-        part(Guest, Cr0, "shadow", Field::CR0_READ_SHADOW, 16),
-        part(Guest, Cr0, "gh_mask", Field::CR0_GUEST_HOST_MASK, 16),
-        part(Guest, Cr4, "actual", Field::GUEST_CR4, 16),
-        part(Guest, Cr4, "shadow", Field::CR4_READ_SHADOW, 16),
-        part(Guest, Cr4, "gh_mask", Field::CR4_GUEST_HOST_MASK, 16),
-        row(Guest, "CR3", Field::GUEST_CR3, 16),
-        row(Guest, "RSP", Field::GUEST_RSP, 16),
-        row(Guest, "RIP", Field::GUEST_RIP, 16),
-        row(Guest, "RFLAGS", Field::GUEST_RFLAGS, 8),
-        row(Guest, "DR7", Field::GUEST_DR7, 16),
-        row(Guest, "Sysenter RSP", Field::GUEST_IA32_SYSENTER_ESP, 16),
-        special(Guest, Any, "CS:RIP", Take::CsRip(Field::GUEST_IA32_SYSENTER_CS, Field::GUEST_IA32_SYSENTER_EIP), 16),
-        special(Guest, Any, "sel", Take::Selector, 4),
-        special(Guest, Any, "attr", Take::Rights, 5),
-        special(Guest, Any, "limit", Take::Limit, 8),
-        special(Guest, Any, "base", Take::Base, 16),
-        special(Guest, Any, "EFER", Take::Efer, 16),
-        row(Guest, "PAT", Field::GUEST_IA32_PAT, 16),
-        row(Guest, "DebugCtl", Field::GUEST_IA32_DEBUGCTL, 16),
-        row(Guest, "DebugExceptions", Field::GUEST_PENDING_DEBUG_EXCEPTIONS, 16),
-        row(Guest, "PerfGlobCtl", Field::GUEST_IA32_PERF_GLOBAL_CTRL, 16),
-        row(Guest, "BndCfgS", Field::GUEST_IA32_BNDCFGS, 16),
-        row(Guest, "PKRS", Field::GUEST_IA32_PKRS, 16),
-        row(Guest, "Interruptibility", Field::GUEST_INTERRUPTIBILITY_STATE, 4),
-        row(Guest, "ActivityState", Field::GUEST_ACTIVITY_STATE, 4),
-        row(Guest, "InterruptStatus", Field::GUEST_INTERRUPT_STATUS, 4),
-        row(Host, "RIP", Field::HOST_RIP, 16),
-        row(Host, "RSP", Field::HOST_RSP, 16),
-        row(Host, "CS", Field::HOST_CS_SELECTOR, 4),
-        row(Host, "SS", Field::HOST_SS_SELECTOR, 4),
-        row(Host, "DS", Field::HOST_DS_SELECTOR, 4),
-        row(Host, "ES", Field::HOST_ES_SELECTOR, 4),
-        row(Host, "FS", Field::HOST_FS_SELECTOR, 4),
-        row(Host, "GS", Field::HOST_GS_SELECTOR, 4),
-        row(Host, "TR", Field::HOST_TR_SELECTOR, 4),
-        row(Host, "FSBase", Field::HOST_FS_BASE, 16),
-        row(Host, "GSBase", Field::HOST_GS_BASE, 16),
-        row(Host, "TRBase", Field::HOST_TR_BASE, 16),
-        row(Host, "GDTBase", Field::HOST_GDTR_BASE, 16),
-        row(Host, "IDTBase", Field::HOST_IDTR_BASE, 16),
-        row(Host, "CR0", Field::HOST_CR0, 16),
-        row(Host, "CR3", Field::HOST_CR3, 16),
-        row(Host, "CR4", Field::HOST_CR4, 16),
-        row(Host, "Sysenter RSP", Field::HOST_IA32_SYSENTER_ESP, 16),
-        special(Host, Any, "CS:RIP", Take::CsRip(Field::HOST_IA32_SYSENTER_CS, Field::HOST_IA32_SYSENTER_EIP), 16),
-        row(Host, "EFER", Field::HOST_IA32_EFER, 16),
-        row(Host, "PAT", Field::HOST_IA32_PAT, 16),
-        row(Host, "PerfGlobCtl", Field::HOST_IA32_PERF_GLOBAL_CTRL, 16),
-        row(Host, "PKRS", Field::HOST_IA32_PKRS, 16),
-        row(Control, "PinBased", Field::PIN_BASED_CONTROLS, 8),
-        row(Control, "CPUBased", Field::PRIMARY_PROC_BASED_CONTROLS, 8),
-        row(Control, "SecondaryExec", Field::SECONDARY_PROC_BASED_CONTROLS, 8),
-        row(Control, "TertiaryExec", Field::TERTIARY_PROC_BASED_CONTROLS, 16),
-        row(Control, "EntryControls", Field::VM_ENTRY_CONTROLS, 8),
-        row(Control, "ExitControls", Field::VM_EXIT_CONTROLS, 8),
-        row(Control, "ExceptionBitmap", Field::EXCEPTION_BITMAP, 8),
-        row(Control, "PFECmask", Field::PAGE_FAULT_ERROR_CODE_MASK, 8),
-        row(Control, "PFECmatch", Field::PAGE_FAULT_ERROR_CODE_MATCH, 8),
-        part(Control, VmEntry, "intr_info", Field::VM_ENTRY_INTERRUPTION_INFO, 8),
-        part(Control, VmEntry, "errcode", Field::VM_ENTRY_EXCEPTION_ERROR_CODE, 8),
-        part(Control, VmEntry, "ilen", Field::VM_ENTRY_INSTRUCTION_LENGTH, 8),
-        part(Control, VmExit, "intr_info", Field::VM_EXIT_INTERRUPTION_INFO, 8),
-        part(Control, VmExit, "errcode", Field::VM_EXIT_INTERRUPTION_ERROR_CODE, 8),
-        part(Control, VmExit, "ilen", Field::VM_EXIT_INSTRUCTION_LENGTH, 8),
-        row(Control, "reason", Field::EXIT_REASON, 8),
-        row(Control, "qualification", Field::EXIT_QUALIFICATION, 8),
-        part(Control, IdtVectoring, "info", Field::IDT_VECTORING_INFO, 8),
-        part(Control, IdtVectoring, "errcode", Field::IDT_VECTORING_ERROR_CODE, 8),
-        row(Control, "TSC Offset", Field::TSC_OFFSET, 16),
-        row(Control, "TSC Multiplier", Field::TSC_MULTIPLIER, 16),
-        row(Control, "TPR Threshold", Field::TPR_THRESHOLD, 2),
-        row(Control, "PostedIntrVec", Field::POSTED_INTERRUPT_NOTIFICATION_VECTOR, 2),
-        row(Control, "EPT pointer", Field::EPT_POINTER, 16),
-        special(Control, Any, "target0", Take::Target(Field::CR3_TARGET_VALUE_0), 16),
-        special(Control, Any, "target1", Take::Target(Field::CR3_TARGET_VALUE_1), 16),
-        special(Control, Any, "target2", Take::Target(Field::CR3_TARGET_VALUE_2), 16),
-        special(Control, Any, "target3", Take::Target(Field::CR3_TARGET_VALUE_3), 16),
-        row(Control, "PLE Gap", Field::PLE_GAP, 8),
-        row(Control, "Window", Field::PLE_WINDOW, 8),
-        row(Control, "PLE Window", Field::PLE_WINDOW, 8),
-        row(Control, "Virtual processor ID", Field::VPID, 4),
-        special(Control, Subject::Foreign, "ve_info", Take::Nothing, 8),
-    ]
-};
-
 fn keys() -> impl Iterator<Item = &'static Key> {
-    COMMON.iter().chain(kvm::KEYS.iter()).chain(xen::KEYS.iter())
+    names::COMMON.iter().chain(kvm::KEYS.iter()).chain(xen::KEYS.iter())
 }
 
 /// Words of a name that are remembered.
@@ -326,7 +235,9 @@ impl<'a> Sections<'a> {
             if self.section == Section::Unknown {
                 self.section = key.section;
             }
-            if key.subject == Subject::None && !matches!(key.take, Take::Selector | Take::Rights | Take::Limit | Take::Base) {
+            if key.subject == Subject::None
+                && !matches!(key.take, Take::Selector | Take::Rights | Take::Limit | Take::Base)
+            {
                 self.subject = if key.name == "SPEC_CTRL mask" { Subject::SpecCtrl } else { Subject::None };
             }
         }
@@ -360,7 +271,11 @@ impl<'a> Sections<'a> {
         if let Some((awaiting, start)) = self.broken.take() {
             let whole = [start, word].concat();
             match hex(&whole) {
-                Some((_, digits)) if first && digits == awaiting.digits && word.len() == awaiting.digits - hex(start).map_or(0, |s| s.1) => {
+                Some((_, digits))
+                    if first
+                        && digits == awaiting.digits
+                        && word.len() == awaiting.digits - hex(start).map_or(0, |s| s.1) =>
+                {
                     self.value(awaiting, &whole, awaiting.line, building);
                     return;
                 }
@@ -368,7 +283,8 @@ impl<'a> Sections<'a> {
             }
         }
         if let Some(awaiting) = self.awaiting.take() {
-            let short = hex(word).is_some_and(|(_, digits)| digits < awaiting.digits) && word.bytes().all(|b| b.is_ascii_alphanumeric());
+            let short = hex(word).is_some_and(|(_, digits)| digits < awaiting.digits)
+                && word.bytes().all(|b| b.is_ascii_alphanumeric());
             if last && short && matches!(awaiting.take, Some(Take::Field(_) | Take::Base)) {
                 self.broken = Some((awaiting, word));
             } else {
@@ -447,7 +363,9 @@ impl<'a> Sections<'a> {
         }
         // The access rights are printed with 5 digits, or with more if reserved bits are set.
         let columns: &[(Take, usize, usize)] = match self.subject {
-            Subject::Segment(_) => &[(Take::Selector, 4, 4), (Take::Rights, 5, 8), (Take::Limit, 8, 8), (Take::Base, 16, 16)],
+            Subject::Segment(_) => {
+                &[(Take::Selector, 4, 4), (Take::Rights, 5, 8), (Take::Limit, 8, 8), (Take::Base, 16, 16)]
+            }
             Subject::Gdtr | Subject::Idtr => &[(Take::Limit, 8, 8), (Take::Base, 16, 16)],
             _ => return,
         };
@@ -477,7 +395,8 @@ impl<'a> Sections<'a> {
             let number = word.starts_with("0x") || word.len() >= 8;
             if self.section != Section::Unknown && number && hex(word).is_some() {
                 let (name, value) = (awaiting.name(), quoted(word));
-                building.note(line, format!("\"{name}\" is no name that KVM or Xen prints; its value {value} is not used"));
+                building
+                    .note(line, format!("\"{name}\" is no name that KVM or Xen prints; its value {value} is not used"));
             }
             return;
         };
@@ -539,7 +458,12 @@ impl<'a> Sections<'a> {
                     let count = (field.encoding().index() - Field::CR3_TARGET_VALUE_0.encoding().index() + 1).into();
                     if building.dump.vmcs.try_get(Field::CR3_TARGET_COUNT).is_none_or(|before| before < count) {
                         building.dump.vmcs.forget(Field::CR3_TARGET_COUNT);
-                        building.derive(Field::CR3_TARGET_COUNT, count, line, "as many CR3-target values are printed as the count says");
+                        building.derive(
+                            Field::CR3_TARGET_COUNT,
+                            count,
+                            line,
+                            "as many CR3-target values are printed as the count says",
+                        );
                     }
                 }
             }
@@ -577,7 +501,8 @@ impl<'a> Sections<'a> {
     /// The dump is over.
     pub(crate) fn finish(&mut self, building: &mut Building) {
         if let Some(awaiting) = self.awaiting.take() {
-            building.note(awaiting.line, format!("the value of \"{}\" is missing: the text ends there", awaiting.name()));
+            building
+                .note(awaiting.line, format!("the value of \"{}\" is missing: the text ends there", awaiting.name()));
         }
         self.flush(building);
         building.dump.kind = if self.xen > self.kvm { DumpKind::Xen } else { DumpKind::Kvm };

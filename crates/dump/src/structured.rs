@@ -20,7 +20,7 @@
 
 use crate::building::{Building, ListKind, quoted};
 use crate::lines::number;
-use crate::{Dump, DumpKind, Facts, Happened, MAX_DUMPS, ParseError, xmhf};
+use crate::{Dump, DumpKind, Facts, MAX_DUMPS, ParseError, xmhf};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use vmx_model::{Field, FieldEncoding};
@@ -104,7 +104,9 @@ pub(crate) fn json(text: &str) -> Option<Result<Vec<Dump>, ParseError>> {
     }
     Some(match serde_json::from_str(text) {
         Ok(value) => dumps(value, DumpKind::Json, text),
-        Err(error) => Err(ParseError { line: error.line().max(1), last_line: error.line().max(1), expected: error.to_string() }),
+        Err(error) => {
+            Err(ParseError { line: error.line().max(1), last_line: error.line().max(1), expected: error.to_string() })
+        }
     })
 }
 
@@ -116,7 +118,9 @@ pub(crate) fn toml(text: &str) -> Option<Result<Vec<Dump>, ParseError>> {
     Some(match toml::from_str(text) {
         Ok(value) => dumps(value, DumpKind::Toml, text),
         Err(error) => {
-            let line = error.span().map_or(1, |span| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count());
+            let line = error.span().map_or(1, |span| {
+                1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count()
+            });
             Err(ParseError { line, last_line: line, expected: error.message().lines().collect::<Vec<_>>().join("; ") })
         }
     })
@@ -140,7 +144,8 @@ fn looks_like_toml(text: &str) -> bool {
         let Some((name, value)) = line.split_once('=') else { return false };
         let (name, value) = (name.trim().trim_matches('"'), value.trim());
         let known = name == "label" || name_or_encoding(name).is_some();
-        let plain = value.starts_with('"') || number(value.split([' ', '#']).next().unwrap_or("")).is_some_and(|_| !value.contains(['{', ',', '/']));
+        let plain = value.starts_with('"')
+            || number(value.split([' ', '#']).next().unwrap_or("")).is_some_and(|_| !value.contains(['{', ',', '/']));
         known && plain
     };
     is_statement(first) && statements.next().is_none_or(|second| second.starts_with('[') || is_statement(second))
@@ -193,15 +198,21 @@ fn dumps(value: Value, kind: DumpKind, text: &str) -> Result<Vec<Dump>, ParseErr
     let mut out = Vec::new();
     for object in objects {
         let Value::Table(table) = object else {
-            return Err(ParseError { line: source.line, last_line: source.line, expected: "an object with fields was expected".to_owned() });
+            return Err(ParseError {
+                line: source.line,
+                last_line: source.line,
+                expected: "an object with fields was expected".to_owned(),
+            });
         };
         // An array of tables under "vmcs" is several dumps that share the rest.
-        let several = table.iter().position(|(key, value)| key.eq_ignore_ascii_case("vmcs") && matches!(value, Value::List(_)));
+        let several =
+            table.iter().position(|(key, value)| key.eq_ignore_ascii_case("vmcs") && matches!(value, Value::List(_)));
         match several {
             None => out.push(dump(table, kind, &mut source)?),
             Some(position) => {
                 let Value::List(list) = table[position].1.clone() else { continue };
-                let rest: Vec<_> = table.into_iter().enumerate().filter(|(at, _)| *at != position).map(|(_, entry)| entry).collect();
+                let rest: Vec<_> =
+                    table.into_iter().enumerate().filter(|(at, _)| *at != position).map(|(_, entry)| entry).collect();
                 for one in list.into_iter().take(MAX_DUMPS) {
                     let mut table = vec![("vmcs".to_owned(), one)];
                     table.extend(rest.iter().cloned());
@@ -216,7 +227,8 @@ fn dumps(value: Value, kind: DumpKind, text: &str) -> Result<Vec<Dump>, ParseErr
     }
     let last_line = text.trim_end().lines().count().max(1);
     if out.iter().all(|dump| dump.vmcs.known_count() == 0 && dump.facts == Facts::default()) {
-        let expected = "no field: expected names such as \"guest_cr0\" or encodings such as \"0x6800\" with values".to_owned();
+        let expected =
+            "no field: expected names such as \"guest_cr0\" or encodings such as \"0x6800\" with values".to_owned();
         return Err(ParseError { line: 1, last_line, expected });
     }
     if let [only] = out.as_mut_slice() {
@@ -234,17 +246,18 @@ fn dump(table: Vec<(String, Value)>, kind: DumpKind, source: &mut Source<'_>) ->
     for list in ListKind::ALL {
         building.settle_list(list, None);
     }
-    if building.dump.vmcs.try_get(Field::EXIT_REASON).is_some_and(|reason| reason != 0) {
-        building.event_from_reason();
-    }
-    if let Some(error) = building.dump.vmcs.try_get(Field::VM_INSTRUCTION_ERROR).filter(|&error| error != 0) {
-        let line = building.line_of(Field::VM_INSTRUCTION_ERROR);
-        building.event(line, Happened::VmInstructionError { instruction: None, number: error as u32 });
-    }
+    building.event_from_instruction_error();
+    building.event_from_reason();
     Ok(building.dump)
 }
 
-fn entry(key: &str, value: Value, line: usize, building: &mut Building, source: &mut Source<'_>) -> Result<(), ParseError> {
+fn entry(
+    key: &str,
+    value: Value,
+    line: usize,
+    building: &mut Building,
+    source: &mut Source<'_>,
+) -> Result<(), ParseError> {
     match (key, value) {
         ("label", Value::Text(label)) => building.dump.label = Some(label),
         (_, Value::Table(table)) if key.eq_ignore_ascii_case("vmcs") => {
@@ -292,17 +305,26 @@ fn msr_list(name: &str, value: Value, line: usize, building: &mut Building) -> R
         "exit_load" => ListKind::ExitLoad,
         "exit_store" => ListKind::ExitStore,
         _ => {
-            building.note(line, format!("\"{}\" is no MSR list; entry_load, exit_load and exit_store are", quoted(name)));
+            building
+                .note(line, format!("\"{}\" is no MSR list; entry_load, exit_load and exit_store are", quoted(name)));
             return Ok(());
         }
     };
     let Value::List(entries) = value else {
-        return Err(ParseError { line, last_line: line, expected: format!("\"{name}\" must be a list of entries with index and value") });
+        return Err(ParseError {
+            line,
+            last_line: line,
+            expected: format!("\"{name}\" must be a list of entries with index and value"),
+        });
     };
     list.slot(&mut building.dump.facts.msr_lists).0.get_or_insert_default();
     for (position, value) in entries.into_iter().enumerate() {
         let Value::Table(parts) = value else {
-            return Err(ParseError { line, last_line: line, expected: format!("entry {position} of \"{name}\" must have index and value") });
+            return Err(ParseError {
+                line,
+                last_line: line,
+                expected: format!("entry {position} of \"{name}\" must have index and value"),
+            });
         };
         for (part, value) in parts {
             let Some(value) = scalar(&part, value, line)? else { continue };
@@ -333,7 +355,8 @@ fn field(name: &str, value: Value, line: usize, building: &mut Building) -> Resu
 /// A single value; `None` if it is unknown.
 fn scalar(name: &str, value: Value, line: usize) -> Result<Option<u64>, ParseError> {
     let wrong = |what: String| {
-        let expected = format!("\"{}\" must be an integer or a string such as \"0x80050033\", not {what}", quoted(name));
+        let expected =
+            format!("\"{}\" must be an integer or a string such as \"0x80050033\", not {what}", quoted(name));
         ParseError { line, last_line: line, expected }
     };
     match value {
@@ -414,7 +437,9 @@ value = 0xd01
 
     #[test]
     fn unknown_names_and_values_that_do_not_fit_are_noted() {
-        let dumps = parse("{\"guest_cr0\": 1,\n\"gest_cr3\": 2,\n\"guest_cs_selector\": \"0x10000\",\n\"guest_cr0\": 5}").unwrap();
+        let dumps =
+            parse("{\"guest_cr0\": 1,\n\"gest_cr3\": 2,\n\"guest_cs_selector\": \"0x10000\",\n\"guest_cr0\": 5}")
+                .unwrap();
         let notes: Vec<usize> = dumps[0].notes.iter().map(|note| note.line).collect();
         assert_eq!(notes, [2, 3, 4]);
         assert_eq!(dumps[0].vmcs.try_get(Field::GUEST_CS_SELECTOR), None);

@@ -98,7 +98,8 @@ pub(crate) fn failure(text: &str) -> Option<Happened> {
 /// The entry that Xen quotes after "MSR loading": MSR, value and bits `[63:32]`.
 pub(crate) fn msr_entry(text: &str) -> Option<(u32, u64)> {
     let mut words = text.split_whitespace();
-    let (Some("msr"), Some(index), Some("val"), Some(value)) = (words.next(), words.next(), words.next(), words.next()) else {
+    let (Some("msr"), Some(index), Some("val"), Some(value)) = (words.next(), words.next(), words.next(), words.next())
+    else {
         return None;
     };
     Some((u32::try_from(hex(index)?.0).ok()?, hex(value)?.0))
@@ -135,7 +136,10 @@ pub(crate) fn settle(old: bool, short_qualification: bool, building: &mut Buildi
     if old && building.dump.vmcs.is_known(Field::VM_EXIT_INSTRUCTION_LENGTH) {
         let line = building.line_of(Field::VM_EXIT_INSTRUCTION_LENGTH);
         building.dump.vmcs.forget(Field::VM_EXIT_INSTRUCTION_LENGTH);
-        building.note(line, "Xen before 4.6 prints the VM-entry instruction length here too; the VM-exit instruction length is unknown");
+        building.note(
+            line,
+            "Xen before 4.6 prints the VM-entry instruction length here too; the VM-exit instruction length is unknown",
+        );
     }
     if old && short_qualification && building.dump.vmcs.is_known(Field::EXIT_QUALIFICATION) {
         let line = building.line_of(Field::EXIT_QUALIFICATION);

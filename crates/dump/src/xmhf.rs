@@ -133,8 +133,9 @@ pub(crate) fn field(name: &str) -> Option<Named> {
 
 /// Words that XMHF's names have in capitals.
 const CAPITALS: [&str; 33] = [
-    "es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr", "cr0", "cr3", "cr4", "dr7", "rsp", "rip", "rflags", "ia32", "pat", "efer",
-    "debugctl", "perf", "global", "ctrl", "pdpte0", "pdpte1", "pdpte2", "pdpte3", "bndcfgs", "rtit", "pkrs", "cet", "ssp",
+    "es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr", "cr0", "cr3", "cr4", "dr7", "rsp", "rip",
+    "rflags", "ia32", "pat", "efer", "debugctl", "perf", "global", "ctrl", "pdpte0", "pdpte1", "pdpte2", "pdpte3",
+    "bndcfgs", "rtit", "pkrs", "cet", "ssp",
 ];
 
 /// XMHF's name of a field.
@@ -142,7 +143,10 @@ pub(crate) fn name(field: Field) -> String {
     if let Some((name, _)) = NAMES.iter().find(|(_, named)| *named == field) {
         return (*name).to_owned();
     }
-    let words = field.id().split('_').map(|word| if CAPITALS.contains(&word) { word.to_ascii_uppercase() } else { word.to_owned() });
+    let words = field
+        .id()
+        .split('_')
+        .map(|word| if CAPITALS.contains(&word) { word.to_ascii_uppercase() } else { word.to_owned() });
     words.collect::<Vec<_>>().join("_")
 }
 
@@ -229,7 +233,8 @@ pub(crate) fn read<'a>(text: &'a str, mut say: impl FnMut(Statement<'a>)) {
     let mut from = 0;
     while let Some(equals) = text[from..].find('=').map(|at| at + from) {
         let before = text[from..equals].trim_end();
-        let start = before.rfind(|c| !in_name(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
+        let start =
+            before.rfind(|c| !in_name(c)).map_or(0, |at| at + before[at..].chars().next().map_or(1, char::len_utf8));
         let name = &before[start..];
         let value = head(text[equals + 1..].trim_start());
         if value.is_empty() {
@@ -291,7 +296,9 @@ fn statement<'a>(
         return Some(statement);
     }
     for (array, nested) in [("vmx_msrs[", false), ("vmx_nested_msrs[", true)] {
-        if let Some(index) = name.strip_prefix("vcpu->").and_then(|n| n.strip_prefix(array)).and_then(|n| n.strip_suffix(']')) {
+        if let Some(index) =
+            name.strip_prefix("vcpu->").and_then(|n| n.strip_prefix(array)).and_then(|n| n.strip_suffix(']'))
+        {
             let index = u32::from_str_radix(index, 16).ok().filter(|&index| index < CAPABILITIES)?;
             return Some(Statement::Capability { nested, msr: IA32_VMX_BASIC + index, value: number(value)? });
         }
@@ -317,7 +324,11 @@ fn statement<'a>(
             return (structured && of_vmcs).then_some(Statement::Unknown { name: plain });
         }
     };
-    let told = if value.starts_with("unavailable") { Told::Unavailable } else { number(value).map_or(Told::Unreadable, Told::Value) };
+    let told = if value.starts_with("unavailable") {
+        Told::Unavailable
+    } else {
+        number(value).map_or(Told::Unreadable, Told::Value)
+    };
     // In running text the statement is part of a sentence or stands in backticks.
     let whole_line = !value.contains(char::is_whitespace) && !value.ends_with(['`', '.']);
     let whole_line = whole_line && (text.starts_with(name) || encoding.is_some());
@@ -497,7 +508,11 @@ mod tests {
         assert_eq!(all.len(), 3);
         assert_eq!(
             statements("guest_TR_base/limit=0xff406000/0x407b"),
-            [Statement::BaseLimit { base: Field::GUEST_TR_BASE, limit: Field::GUEST_TR_LIMIT, values: (0xff40_6000, 0x407b) }]
+            [Statement::BaseLimit {
+                base: Field::GUEST_TR_BASE,
+                limit: Field::GUEST_TR_LIMIT,
+                values: (0xff40_6000, 0x407b)
+            }]
         );
     }
 

@@ -63,7 +63,10 @@ fn noise_is_an_error_that_says_what_was_expected() {
     }
     let error = parse("Dear all,\nmy guest does not start.\n").unwrap_err();
     assert_eq!((error.line, error.last_line), (1, 2));
-    assert!(error.to_string().starts_with("lines 1-2: no line that a VMCS dump has, such as \"*** Guest State ***\""), "{error}");
+    assert!(
+        error.to_string().starts_with("lines 1-2: no line that a VMCS dump has, such as \"*** Guest State ***\""),
+        "{error}"
+    );
     assert_eq!(parse(" \n\n").unwrap_err().to_string(), "line 1: the text is empty");
     let error = parse("[ 1.0] *** Guest State ***\n[ 1.0] reboot\n").unwrap_err();
     assert_eq!(error.to_string(), "lines 1-2: a dump begins here, but no \"name = value\" line of it follows");
@@ -83,7 +86,7 @@ fn no_piece_of_a_dump_alone_is_trouble() {
     }
 }
 
-/// A megabyte of each takes milliseconds if the time grows with the length, and minutes if it grows with its square.
+/// A megabyte of each takes milliseconds if the time grows with the length; with its square, this test would not end.
 #[test]
 fn texts_made_to_take_long_do_not() {
     let many = |piece: &str| piece.repeat((1 << 20) / piece.len());
@@ -106,9 +109,7 @@ fn texts_made_to_take_long_do_not() {
         (0..40_000).map(|n| format!("@label{n}@guest_CR0 = 0x1\n")).collect(),
         (0..40_000).map(|n| format!("[ 1.0][ T{n}] *** Guest State ***\n[ 1.0][ T{n}] CR3 = 0x1\n")).collect(),
     ] {
-        let t = std::time::Instant::now();
-        let _ = parse(&text);
-        eprintln!("{:?} {:?}", t.elapsed(), &text[..20]);
+        let _ = parse(text);
     }
 }
 
@@ -128,7 +129,8 @@ fn interleaved_dumps_are_told_apart_by_their_callers() {
         let text = Carrier::PLAIN.carry(&write::kvm(vmcs, &facts, KvmGeneration::V6_18));
         text.lines().map(|line| format!("[ 12.000000][ {caller}] kvm_intel: {line}\n")).collect()
     };
-    let mixed: String = lines(&first, "T100").into_iter().zip(lines(&second, "T200")).flat_map(|(a, b)| [a, b]).collect();
+    let mixed: String =
+        lines(&first, "T100").into_iter().zip(lines(&second, "T200")).flat_map(|(a, b)| [a, b]).collect();
     let dumps = parse(mixed).unwrap();
     assert_eq!(dumps.len(), 2);
     assert_eq!(dumps[0].vmcs.try_get(Field::GUEST_ACTIVITY_STATE), Some(0));
@@ -138,9 +140,14 @@ fn interleaved_dumps_are_told_apart_by_their_callers() {
 
 #[test]
 fn unrelated_lines_between_are_passed_over() {
-    let text = Carrier { prefix: Prefix::Dmesg, ..Carrier::PLAIN }.carry(&write::kvm(&write::linux_guest(), &Facts::default(), KvmGeneration::V5_19));
+    let text = Carrier { prefix: Prefix::Dmesg, ..Carrier::PLAIN }.carry(&write::kvm(
+        &write::linux_guest(),
+        &Facts::default(),
+        KvmGeneration::V5_19,
+    ));
     let expected = parse(&text).unwrap().remove(0);
-    let mixed: String = text.lines().map(|line| format!("{line}\n[ 2311.5] usb 1-1: new device, idVendor=1d6b\n")).collect();
+    let mixed: String =
+        text.lines().map(|line| format!("{line}\n[ 2311.5] usb 1-1: new device, idVendor=1d6b\n")).collect();
     let dump = parse(mixed).unwrap().remove(0);
     assert_eq!(dump.vmcs, expected.vmcs);
     assert_eq!(dump.notes, []);
@@ -148,7 +155,8 @@ fn unrelated_lines_between_are_passed_over() {
 
 #[test]
 fn a_line_broken_inside_a_number_is_joined() {
-    let text = "*** Guest State ***\nCR3 = 0x00000000\n04452000\nRSP = 0xffffc90000017e48  RIP = 0xffffffff8196\n2c1f\n";
+    let text =
+        "*** Guest State ***\nCR3 = 0x00000000\n04452000\nRSP = 0xffffc90000017e48  RIP = 0xffffffff8196\n2c1f\n";
     let dump = parse(text).unwrap().remove(0);
     assert_eq!(dump.vmcs.try_get(Field::GUEST_CR3), Some(0x0445_2000));
     assert_eq!(dump.vmcs.try_get(Field::GUEST_RIP), Some(0xffff_ffff_8196_2c1f));

@@ -1,7 +1,9 @@
 //! Are the dumps in `testdata/dumps` what the writer prints, and read as what they show? `SOFTVIRT_BLESS=1 cargo test -p softvirt-dump --test testdata`
 //! writes them anew.
 
-use softvirt_dump::write::{self, Carrier, KvmGeneration, Keys, Prefix, QemuWidth, Quote, Text, XenGeneration, XmhfForm};
+use softvirt_dump::write::{
+    self, Carrier, Keys, KvmGeneration, Prefix, QemuWidth, Quote, Text, XenGeneration, XmhfForm,
+};
 use softvirt_dump::{Dump, DumpKind, Facts, GuestVisible, Happened, VmInstruction, parse};
 use std::path::{Path, PathBuf};
 use vmx_model::{Field, Vmcs};
@@ -52,7 +54,9 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
     let mut software_interrupt = linux();
     software_interrupt.set(Field::VM_ENTRY_INTERRUPTION_INFO, 0x8000_0480);
     // XMHF runs without these, and its VMREAD of them fails.
-    for field in Field::all().filter(|field| matches!(field.encoding().0, 0x2018 | 0x2024..=0x2048 | 0x2402..=0x2404 | 0x2812..=0x282e)) {
+    for field in Field::all()
+        .filter(|field| matches!(field.encoding().0, 0x2018 | 0x2024..=0x2048 | 0x2402..=0x2404 | 0x2812..=0x282e))
+    {
         software_interrupt.forget(field);
     }
     let mut interrupted = failed(linux(), (Field::GUEST_RFLAGS, 0x46));
@@ -63,12 +67,18 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
         (
             "kvm-6x-invalid-guest-tr.txt",
             "Linux 6.18, kvm_intel: a 64-bit guest whose TR holds a 16-bit busy TSS (type 3). Rule broken: TR's type must be 11 in IA-32e mode.",
-            carried(Prefix::KvmIntel, &kvm(&failed(linux(), (Field::GUEST_TR_ACCESS_RIGHTS, 0x83)), KvmGeneration::V6_18)),
+            carried(
+                Prefix::KvmIntel,
+                &kvm(&failed(linux(), (Field::GUEST_TR_ACCESS_RIGHTS, 0x83)), KvmGeneration::V6_18),
+            ),
         ),
         (
             "kvm-5x-cs-dpl.txt",
             "Linux 5.2: CS is a non-conforming code segment with DPL 3 beside an SS with DPL 0. Rule broken: CS.DPL must equal SS.DPL.",
-            carried(Prefix::Dmesg, &kvm(&failed(linux(), (Field::GUEST_CS_ACCESS_RIGHTS, 0xa0fb)), KvmGeneration::V5_2)),
+            carried(
+                Prefix::Dmesg,
+                &kvm(&failed(linux(), (Field::GUEST_CS_ACCESS_RIGHTS, 0xa0fb)), KvmGeneration::V5_2),
+            ),
         ),
         (
             "kvm-4x-healthy-real-mode.txt",
@@ -88,7 +98,10 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
         (
             "kvm-truncated.txt",
             "Linux 6.18: DR7 has a bit above bit 31, and the log ends in the middle of the host state. Rule broken: bits 63:32 of DR7 must be 0.",
-            carried(Prefix::KvmIntel, &kvm(&failed(linux(), (Field::GUEST_DR7, 1 << 62 | 0x400)), KvmGeneration::V6_18).cut(30)),
+            carried(
+                Prefix::KvmIntel,
+                &kvm(&failed(linux(), (Field::GUEST_DR7, 1 << 62 | 0x400)), KvmGeneration::V6_18).cut(30),
+            ),
         ),
         (
             "kvm-two-vcpus.txt",
@@ -102,7 +115,10 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
         (
             "xen-vmlaunch-error7.txt",
             "Xen 4.12: VMLAUNCH error 7; a page fault is to be injected without an error code. The exit reason is an earlier exit's.",
-            carried(Prefix::XenDate, &write::xen(&injecting, &facts, XenGeneration::V4_12).after(&["d2v0 VMLAUNCH error: 0x7"])),
+            carried(
+                Prefix::XenDate,
+                &write::xen(&injecting, &facts, XenGeneration::V4_12).after(&["d2v0 VMLAUNCH error: 0x7"]),
+            ),
         ),
         (
             "xen-healthy-hvm.txt",
@@ -122,10 +138,11 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
             "Xen 4.4: LDTR is usable and holds no LDT (type 3). Rule broken: LDTR's type must be 2.",
             carried(
                 Prefix::XenSeconds,
-                &write::xen(&failed(linux(), (Field::GUEST_LDTR_ACCESS_RIGHTS, 0x83)), &facts, XenGeneration::V4_4).after(&[
-                    "Failed vm entry (exit reason 0x80000021) caused by invalid guest state (0).",
-                    "************* VMCS Area **************",
-                ]),
+                &write::xen(&failed(linux(), (Field::GUEST_LDTR_ACCESS_RIGHTS, 0x83)), &facts, XenGeneration::V4_4)
+                    .after(&[
+                        "Failed vm entry (exit reason 0x80000021) caused by invalid guest state (0).",
+                        "************* VMCS Area **************",
+                    ]),
             ),
         ),
         (
@@ -147,10 +164,15 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
             "QEMU after VM-instruction error 7: the registers are in order; the cause is in the controls or the host state, which QEMU does not know.",
             carried(
                 Prefix::None,
-                &write::qemu(&write::real_mode_guest(), &real_mode, QemuWidth::Bits32).after(&["KVM: entry failed, hardware error 0x7"]),
+                &write::qemu(&write::real_mode_guest(), &real_mode, QemuWidth::Bits32)
+                    .after(&["KVM: entry failed, hardware error 0x7"]),
             ),
         ),
-        ("svm-stub.txt", "KVM on AMD: the beginning of a VMCB dump. There is no VMCS in it.", carried(Prefix::Dmesg, &write::svm_stub())),
+        (
+            "svm-stub.txt",
+            "KVM on AMD: the beginning of a VMCB dump. There is no VMCS in it.",
+            carried(Prefix::Dmesg, &write::svm_stub()),
+        ),
         ("toml-guest-pat.toml", "By name: byte 2 of IA32_PAT is 3. Rule broken: each byte must be a memory type.", {
             let mut vmcs = linux();
             vmcs.set(Field::GUEST_IA32_PAT, 0x0407_0506_0003_0106);
@@ -160,7 +182,11 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
             let mut vmcs = linux();
             vmcs.set(Field::HOST_TR_SELECTOR, 0);
             let text = carried(Prefix::None, &write::json(&vmcs, Keys::Encodings));
-            text.replacen("{\n", "{\n  \"label\": \"by encoding: the host's TR selector is 0, which no host may have\",\n", 1)
+            text.replacen(
+                "{\n",
+                "{\n  \"label\": \"by encoding: the host's TR selector is 0, which no host may have\",\n",
+                1,
+            )
         }),
     ];
     let mail = Carrier { prefix: Prefix::Syslog, wrap: Some(72), quote: Quote::First };
@@ -228,7 +254,13 @@ fn every_file_is_read_as_what_it_shows() {
         ("kvm-ftrace-rflags-if.txt", DumpKind::Kvm, Some(invalid.clone()), Field::TPR_THRESHOLD, 0),
         ("kvm-healthy-64bit.txt", DumpKind::Kvm, Some(ept_violation.clone()), Field::GUEST_INTERRUPT_STATUS, 0xec00),
         ("kvm-truncated.txt", DumpKind::Kvm, None, Field::GUEST_DR7, 1 << 62 | 0x400),
-        ("xen-vmlaunch-error7.txt", DumpKind::Xen, Some(error7(Some(VmInstruction::Vmlaunch))), Field::VM_ENTRY_INTERRUPTION_INFO, 0x8000_030e),
+        (
+            "xen-vmlaunch-error7.txt",
+            DumpKind::Xen,
+            Some(error7(Some(VmInstruction::Vmlaunch))),
+            Field::VM_ENTRY_INTERRUPTION_INFO,
+            0x8000_030e,
+        ),
         (
             "xen-healthy-hvm.txt",
             DumpKind::Xen,
@@ -237,10 +269,22 @@ fn every_file_is_read_as_what_it_shows() {
             1,
         ),
         ("xen-4.4-ldtr-type.txt", DumpKind::Xen, Some(invalid.clone()), Field::GUEST_LDTR_ACCESS_RIGHTS, 0x83),
-        ("xmhf-softint-ilen.txt", DumpKind::Xmhf, Some(ept_violation.clone()), Field::VM_ENTRY_INTERRUPTION_INFO, 0x8000_0480),
+        (
+            "xmhf-softint-ilen.txt",
+            DumpKind::Xmhf,
+            Some(ept_violation.clone()),
+            Field::VM_ENTRY_INTERRUPTION_INFO,
+            0x8000_0480,
+        ),
         ("xmhf-rflags-bit1.txt", DumpKind::Xmhf, Some(invalid.clone()), Field::GUEST_RFLAGS, 0),
         ("qemu-regs-only.txt", DumpKind::Qemu, Some(error7(None)), Field::GUEST_CS_ACCESS_RIGHTS, 0x9b),
-        ("toml-guest-pat.toml", DumpKind::Toml, Some(ept_violation.clone()), Field::GUEST_IA32_PAT, 0x0407_0506_0003_0106),
+        (
+            "toml-guest-pat.toml",
+            DumpKind::Toml,
+            Some(ept_violation.clone()),
+            Field::GUEST_IA32_PAT,
+            0x0407_0506_0003_0106,
+        ),
         ("json-host-tr-null.json", DumpKind::Json, Some(ept_violation.clone()), Field::HOST_TR_SELECTOR, 0),
         ("mail-quoted-wrapped.txt", DumpKind::Kvm, Some(invalid.clone()), Field::GUEST_GS_BASE, 0x00ff_8882_37c0_0000),
     ] {
@@ -272,7 +316,9 @@ fn what_a_truncated_dump_lacks_is_unknown() {
     let dump = dump("kvm-truncated.txt");
     assert_eq!(dump.vmcs.try_get(Field::GUEST_IA32_EFER), Some(0xd01));
     assert_eq!(dump.vmcs.try_get(Field::HOST_CS_SELECTOR), Some(0x10));
-    for field in [Field::HOST_IA32_PAT, Field::PIN_BASED_CONTROLS, Field::EXIT_REASON, Field::VM_ENTRY_INTERRUPTION_INFO] {
+    for field in
+        [Field::HOST_IA32_PAT, Field::PIN_BASED_CONTROLS, Field::EXIT_REASON, Field::VM_ENTRY_INTERRUPTION_INFO]
+    {
         assert_eq!(dump.vmcs.try_get(field), None, "{field:?}");
     }
 }

@@ -124,7 +124,8 @@ fn wrapped(line: &str, columns: Option<usize>) -> Vec<&str> {
     while rest.chars().count() > columns {
         let limit = rest.char_indices().nth(columns).map_or(rest.len(), |(at, _)| at);
         let indent = rest.len() - rest.trim_start().len();
-        let blank = rest[..limit].rfind(' ').filter(|at| *at > indent).or_else(|| rest[limit..].find(' ').map(|at| at + limit));
+        let blank =
+            rest[..limit].rfind(' ').filter(|at| *at > indent).or_else(|| rest[limit..].find(' ').map(|at| at + limit));
         let Some(blank) = blank else { break };
         parts.push(&rest[..=blank]);
         rest = &rest[blank + 1..];

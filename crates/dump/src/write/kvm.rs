@@ -60,7 +60,9 @@ fn guest(out: &mut Reading<'_>, facts: &Facts, generation: KvmGeneration) {
     out.line(format!("CR3 = 0x{cr3:016x}"));
     let pae = out.has(Field::GUEST_CR4, CR4_PAE) && !out.has(Field::GUEST_IA32_EFER, EFER_LMA);
     if on(out, Control::ENABLE_EPT) && (pae || generation >= KvmGeneration::V5_11) {
-        for (first, a, b) in [(0, Field::GUEST_PDPTE0, Field::GUEST_PDPTE1), (2, Field::GUEST_PDPTE2, Field::GUEST_PDPTE3)] {
+        for (first, a, b) in
+            [(0, Field::GUEST_PDPTE0, Field::GUEST_PDPTE1), (2, Field::GUEST_PDPTE2, Field::GUEST_PDPTE3)]
+        {
             let (a, b) = (out.get(a), out.get(b));
             out.line(format!("PDPTR{first} = 0x{a:016x}  PDPTR{} = 0x{b:016x}", first + 1));
         }
@@ -88,7 +90,8 @@ fn guest(out: &mut Reading<'_>, facts: &Facts, generation: KvmGeneration) {
         let value = out.get(Field::GUEST_IA32_BNDCFGS);
         out.line(format!("BndCfgS = 0x{value:016x}"));
     }
-    let (interruptibility, activity) = (out.get(Field::GUEST_INTERRUPTIBILITY_STATE), out.get(Field::GUEST_ACTIVITY_STATE));
+    let (interruptibility, activity) =
+        (out.get(Field::GUEST_INTERRUPTIBILITY_STATE), out.get(Field::GUEST_ACTIVITY_STATE));
     out.line(format!("Interruptibility = {interruptibility:08x}  ActivityState = {activity:08x}"));
     if on(out, Control::VIRTUAL_INTERRUPT_DELIVERY) {
         let status = out.get(Field::GUEST_INTERRUPT_STATUS);
@@ -194,7 +197,8 @@ fn host(out: &mut Reading<'_>, facts: &Facts, generation: KvmGeneration) {
 fn control(out: &mut Reading<'_>, generation: KvmGeneration) {
     out.line("*** Control State ***");
     let pin = out.get(Field::PIN_BASED_CONTROLS);
-    let (primary, secondary) = (out.get(Field::PRIMARY_PROC_BASED_CONTROLS), out.get(Field::SECONDARY_PROC_BASED_CONTROLS));
+    let (primary, secondary) =
+        (out.get(Field::PRIMARY_PROC_BASED_CONTROLS), out.get(Field::SECONDARY_PROC_BASED_CONTROLS));
     let (entry, exit) = (out.get(Field::VM_ENTRY_CONTROLS), out.get(Field::VM_EXIT_CONTROLS));
     if generation >= KvmGeneration::V5_19 {
         let tertiary = out.get(Field::TERTIARY_PROC_BASED_CONTROLS);

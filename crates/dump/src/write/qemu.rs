@@ -39,10 +39,15 @@ pub fn qemu(vmcs: &Vmcs, guest: &GuestVisible, width: QemuWidth) -> Text {
         out.line(format!("ESI={zero} EDI={zero} EBP={zero} ESP={}", address(rsp)));
         out.line(format!("EIP={} EFL={rflags:08x} {state}", address(rip)));
     }
-    for (name, register) in [("ES ", Es), ("CS ", Cs), ("SS ", Ss), ("DS ", Ds), ("FS ", Fs), ("GS ", Gs), ("LDT", Ldtr), ("TR ", Tr)] {
+    for (name, register) in
+        [("ES ", Es), ("CS ", Cs), ("SS ", Ss), ("DS ", Ds), ("FS ", Fs), ("GS ", Gs), ("LDT", Ldtr), ("TR ", Tr)]
+    {
         segment(&mut out, name, register, address);
     }
-    for (name, base, limit) in [("GDT", Field::GUEST_GDTR_BASE, Field::GUEST_GDTR_LIMIT), ("IDT", Field::GUEST_IDTR_BASE, Field::GUEST_IDTR_LIMIT)] {
+    for (name, base, limit) in [
+        ("GDT", Field::GUEST_GDTR_BASE, Field::GUEST_GDTR_LIMIT),
+        ("IDT", Field::GUEST_IDTR_BASE, Field::GUEST_IDTR_LIMIT),
+    ] {
         let (base, limit) = (out.get(base), out.get(limit));
         out.line(format!("{name}=     {} {limit:08x}", address(base)));
     }

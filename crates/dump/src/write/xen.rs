@@ -78,7 +78,8 @@ fn segments(out: &mut Reading<'_>, mut print: impl FnMut(&mut Reading<'_>, &str,
             (None, "GDTR") => (Field::GUEST_GDTR_LIMIT, Field::GUEST_GDTR_BASE),
             (None, _) => (Field::GUEST_IDTR_LIMIT, Field::GUEST_IDTR_BASE),
         };
-        let own = register.map(|register| (out.get(Field::guest_selector(register)), out.get(Field::guest_access_rights(register))));
+        let own = register
+            .map(|register| (out.get(Field::guest_selector(register)), out.get(Field::guest_access_rights(register))));
         let (limit, base) = (out.get(limit), out.get(base));
         print(out, name, own, limit, base);
     }
@@ -90,7 +91,9 @@ fn guest(out: &mut Reading<'_>, facts: &Facts, generation: XenGeneration) {
     let cr3 = out.get(Field::GUEST_CR3);
     out.line(format!("CR3 = 0x{cr3:016x}"));
     if on(out, Control::ENABLE_EPT) && out.has(Field::GUEST_CR4, 1 << 5) && !on(out, Control::IA32E_MODE_GUEST) {
-        for (first, a, b) in [(0, Field::GUEST_PDPTE0, Field::GUEST_PDPTE1), (2, Field::GUEST_PDPTE2, Field::GUEST_PDPTE3)] {
+        for (first, a, b) in
+            [(0, Field::GUEST_PDPTE0, Field::GUEST_PDPTE1), (2, Field::GUEST_PDPTE2, Field::GUEST_PDPTE3)]
+        {
             let (a, b) = (out.get(a), out.get(b));
             out.line(format!("PDPTE{first} = 0x{a:016x}  PDPTE{} = 0x{b:016x}", first + 1));
         }
@@ -122,7 +125,8 @@ fn guest(out: &mut Reading<'_>, facts: &Facts, generation: XenGeneration) {
         let (perf, bnd) = (out.get(Field::GUEST_IA32_PERF_GLOBAL_CTRL), out.get(Field::GUEST_IA32_BNDCFGS));
         out.line(format!("PerfGlobCtl = 0x{perf:016x}  BndCfgS = 0x{bnd:016x}"));
     }
-    let (interruptibility, activity) = (out.get(Field::GUEST_INTERRUPTIBILITY_STATE), out.get(Field::GUEST_ACTIVITY_STATE));
+    let (interruptibility, activity) =
+        (out.get(Field::GUEST_INTERRUPTIBILITY_STATE), out.get(Field::GUEST_ACTIVITY_STATE));
     out.line(format!("Interruptibility = {interruptibility:08x}  ActivityState = {activity:08x}"));
     if on(out, Control::VIRTUAL_INTERRUPT_DELIVERY) {
         let status = out.get(Field::GUEST_INTERRUPT_STATUS);
@@ -186,8 +190,18 @@ pub(super) fn events(out: &mut Reading<'_>) {
     let (mask, matching) = (out.get(Field::PAGE_FAULT_ERROR_CODE_MASK), out.get(Field::PAGE_FAULT_ERROR_CODE_MATCH));
     out.line(format!("ExceptionBitmap={bitmap:08x} PFECmask={mask:08x} PFECmatch={matching:08x}"));
     for (name, info, error, length) in [
-        ("VMEntry", Field::VM_ENTRY_INTERRUPTION_INFO, Field::VM_ENTRY_EXCEPTION_ERROR_CODE, Field::VM_ENTRY_INSTRUCTION_LENGTH),
-        ("VMExit", Field::VM_EXIT_INTERRUPTION_INFO, Field::VM_EXIT_INTERRUPTION_ERROR_CODE, Field::VM_EXIT_INSTRUCTION_LENGTH),
+        (
+            "VMEntry",
+            Field::VM_ENTRY_INTERRUPTION_INFO,
+            Field::VM_ENTRY_EXCEPTION_ERROR_CODE,
+            Field::VM_ENTRY_INSTRUCTION_LENGTH,
+        ),
+        (
+            "VMExit",
+            Field::VM_EXIT_INTERRUPTION_INFO,
+            Field::VM_EXIT_INTERRUPTION_ERROR_CODE,
+            Field::VM_EXIT_INSTRUCTION_LENGTH,
+        ),
     ] {
         let (info, error, length) = (out.get(info), out.get(error), out.get(length));
         out.line(format!("{name}: intr_info={info:08x} errcode={error:08x} ilen={length:08x}"));
@@ -204,13 +218,17 @@ fn vectoring(out: &mut Reading<'_>) {
 
 /// As many CR3-target values as the count says, two on a line.
 pub(super) fn cr3_targets(out: &mut Reading<'_>) {
-    let fields = [Field::CR3_TARGET_VALUE_0, Field::CR3_TARGET_VALUE_1, Field::CR3_TARGET_VALUE_2, Field::CR3_TARGET_VALUE_3];
+    let fields =
+        [Field::CR3_TARGET_VALUE_0, Field::CR3_TARGET_VALUE_1, Field::CR3_TARGET_VALUE_2, Field::CR3_TARGET_VALUE_3];
     let count = out.vmcs.get(Field::CR3_TARGET_COUNT).min(4) as usize;
     if count > 0 {
         out.text.fields.push(Field::CR3_TARGET_COUNT);
     }
     for (row, pair) in fields[..count].chunks(2).enumerate() {
-        let values = pair.iter().enumerate().map(|(column, &field)| format!("target{}={:016x}", row * 2 + column, out.get(field)));
+        let values = pair
+            .iter()
+            .enumerate()
+            .map(|(column, &field)| format!("target{}={:016x}", row * 2 + column, out.get(field)));
         let line = format!("CR3 {}", values.collect::<Vec<_>>().join(" "));
         out.line(line);
     }
@@ -257,7 +275,10 @@ fn old(out: &mut Reading<'_>) {
     control_registers(out);
     let (cr3, count) = (out.get(Field::GUEST_CR3), out.get(Field::CR3_TARGET_COUNT));
     out.line(format!("CR3: actual=0x{cr3:016x}, target_count={count}"));
-    for (first, a, b) in [(0, Field::CR3_TARGET_VALUE_0, Field::CR3_TARGET_VALUE_1), (2, Field::CR3_TARGET_VALUE_2, Field::CR3_TARGET_VALUE_3)] {
+    for (first, a, b) in [
+        (0, Field::CR3_TARGET_VALUE_0, Field::CR3_TARGET_VALUE_1),
+        (2, Field::CR3_TARGET_VALUE_2, Field::CR3_TARGET_VALUE_3),
+    ] {
         let (a, b) = (out.get(a), out.get(b));
         out.line(format!("     target{first}={a:016x}, target{}={b:016x}", first + 1));
     }
@@ -268,7 +289,9 @@ fn old(out: &mut Reading<'_>) {
     guest_sysenter(out);
     segments(out, |out, name, own, limit, base| {
         out.line(match own {
-            Some((selector, rights)) => format!("{name}: sel=0x{selector:04x}, attr=0x{rights:05x}, limit=0x{limit:08x}, base=0x{base:016x}"),
+            Some((selector, rights)) => {
+                format!("{name}: sel=0x{selector:04x}, attr=0x{rights:05x}, limit=0x{limit:08x}, base=0x{base:016x}")
+            }
             None => format!("{name}:                           limit=0x{limit:08x}, base=0x{base:016x}"),
         });
     });
@@ -277,7 +300,8 @@ fn old(out: &mut Reading<'_>) {
     out.line(format!("TSC Offset = {offset:016x}"));
     let (debugctl, pending) = (out.get(Field::GUEST_IA32_DEBUGCTL), out.get(Field::GUEST_PENDING_DEBUG_EXCEPTIONS));
     out.line(format!("DebugCtl={debugctl:016x} DebugExceptions={pending:016x}"));
-    let (interruptibility, activity) = (out.get(Field::GUEST_INTERRUPTIBILITY_STATE), out.get(Field::GUEST_ACTIVITY_STATE));
+    let (interruptibility, activity) =
+        (out.get(Field::GUEST_INTERRUPTIBILITY_STATE), out.get(Field::GUEST_ACTIVITY_STATE));
     out.line(format!("Interruptibility={interruptibility:04x} ActivityState={activity:04x}"));
 
     out.line("*** Host State ***");

@@ -75,7 +75,9 @@ fn guest_state(text: &mut Text, vmcs: &Vmcs) {
         text.line(format!("{}=0x{:08x}", name(field), vmcs.get(field)));
     }
     let tables = [(Field::GUEST_GDTR_BASE, Field::GUEST_GDTR_LIMIT), (Field::GUEST_IDTR_BASE, Field::GUEST_IDTR_LIMIT)];
-    for (base, limit) in REGISTERS.map(|register| (Field::guest_base(register), Field::guest_limit(register))).into_iter().chain(tables) {
+    for (base, limit) in
+        REGISTERS.map(|register| (Field::guest_base(register), Field::guest_limit(register))).into_iter().chain(tables)
+    {
         text.fields.extend([base, limit]);
         text.line(format!("{}/limit=0x{:08x}/0x{:04x}", name(base), vmcs.get(base), vmcs.get(limit)));
     }

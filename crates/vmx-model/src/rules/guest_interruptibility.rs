@@ -196,11 +196,14 @@ rules! {
                 s.clear_bits(Field::GUEST_INTERRUPTIBILITY_STATE, ENCLAVE);
             };
         }
+    }
+    // Put the other way round than in the manual: where the field is unknown, no processor's lack of SGX is held against it.
+    "26.3.1.5" when |c| !c.has(Feature::SGX)? => {
         "guest.interruptibility.enclave_sgx" at 2 {
-            says "If the interruptibility state indicates an enclave interruption (bit 4), the processor supports SGX.";
+            says "If the processor does not support SGX, bit 4 (enclave interruption) of the interruptibility state is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_INTERRUPTIBILITY_STATE), has(Feature::SGX)];
-            holds |c| c.has(Feature::SGX)?;
+            holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & ENCLAVE == 0;
             hint "Bit 4 is reserved on processors without SGX.";
             breaks |s| {
                 s.profile = s.profile.with_feature(Feature::SGX, false);

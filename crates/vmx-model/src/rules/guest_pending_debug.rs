@@ -132,18 +132,6 @@ rules! {
                 s.set_bits(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, ENABLED_BREAKPOINT);
             };
         }
-        "guest.pending_debug.rtm_supported" at 3 {
-            says "If RTM (bit 16) of the pending debug exceptions is 1, the processor supports RTM.";
-            fails InvalidGuestState { qualification: 0 };
-            reads [field(Field::GUEST_PENDING_DEBUG_EXCEPTIONS), has(Feature::RTM)];
-            holds |c| c.has(Feature::RTM)?;
-            hint "Bit 16 is reserved on processors without RTM, which includes those whose microcode or IA32_TSX_CTRL hides it from CPUID.";
-            breaks |s| {
-                s.profile = s.profile.with_feature(Feature::RTM, false);
-                s.set(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, RTM | ENABLED_BREAKPOINT);
-            };
-            mends |s| if s.profile.has(Feature::RTM) != Some(true) { s.clear_bits(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, RTM) };
-        }
         "guest.pending_debug.rtm_mov_ss" at 3 {
             says "If RTM (bit 16) of the pending debug exceptions is 1, there is no blocking by MOV SS.";
             fails InvalidGuestState { qualification: 0 };
@@ -157,6 +145,21 @@ rules! {
             mends |s| if s.get(Field::GUEST_INTERRUPTIBILITY_STATE) & 0b10 != 0 {
                 s.clear_bits(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, RTM);
             };
+        }
+    }
+    // Put the other way round than in the manual: where the field is unknown, no processor's lack of RTM is held against it.
+    "26.3.1.5" when |c| !c.has(Feature::RTM)? => {
+        "guest.pending_debug.rtm_supported" at 3 {
+            says "If the processor does not support RTM, bit 16 (RTM) of the pending debug exceptions is 0.";
+            fails InvalidGuestState { qualification: 0 };
+            reads [field(Field::GUEST_PENDING_DEBUG_EXCEPTIONS), has(Feature::RTM)];
+            holds |c| c.field(Field::GUEST_PENDING_DEBUG_EXCEPTIONS)? & RTM == 0;
+            hint "Bit 16 is reserved on processors without RTM, which includes those whose microcode or IA32_TSX_CTRL hides it from CPUID.";
+            breaks |s| {
+                s.profile = s.profile.with_feature(Feature::RTM, false);
+                s.set(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, RTM | ENABLED_BREAKPOINT);
+            };
+            mends |s| if s.profile.has(Feature::RTM) != Some(true) { s.clear_bits(Field::GUEST_PENDING_DEBUG_EXCEPTIONS, RTM) };
         }
     }
 }
