@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Runs the counting program twice under callgrind, with different numbers of checks, and reports the difference per check.
-pub fn run() -> Result<(), String> {
+pub(crate) fn run() -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
     let built = Command::new("cargo")
         .args(["build", "--release", "--package", "vmx-model", "--example", "count_checks"])

@@ -39,7 +39,7 @@ const STEPS: &[Step] = &[
 ];
 
 /// Runs every step; stops at the first that fails.
-pub fn run() -> Result<(), String> {
+pub(crate) fn run() -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
     for (i, step) in STEPS.iter().enumerate() {
         println!("\n[{}/{}] {}: {}", i + 1, STEPS.len(), step.what, step.command.join(" "));

@@ -1,25 +1,27 @@
 //! Which line belongs to which dump? Goes through the text once, hands each line to the reader whose format it is, and puts the dumps together.
 
+mod listings;
+
 use crate::building::Building;
 use crate::event::{Happened, LogEvent, recognise};
 use crate::lines::{Line, lines};
 use crate::qemu::Registers;
 use crate::sections::{Section, Sections};
-use crate::xmhf::{Debugger, MsrPart, Printed, Statement, Told, Traced};
+use crate::xmhf::Debugger;
 use crate::{Dump, DumpKind, MAX_DUMPS, ParseError, kvm, qemu, xen, xmhf};
+use listings::{Listing, Loose};
 use std::collections::BTreeMap;
 use vmx_model::Field;
 
 /// Lines without a value after which a dump of sections counts as over.
 const QUIET_LINES: usize = 60;
+
 /// A dump that KVM or Xen prints.
 struct Sectioned<'a> {
     at: usize,
     sections: Sections<'a>,
     last_value_line: usize,
 }
-
-mod listings;
 
 struct Reader<'a> {
     dumps: Vec<Building>,

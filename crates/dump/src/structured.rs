@@ -23,7 +23,7 @@ use crate::lines::number;
 use crate::{Dump, DumpKind, Facts, MAX_DUMPS, ParseError, xmhf};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
-use vmx_model::{Field, FieldEncoding};
+use vmx_model::FieldEncoding;
 
 /// JSON or TOML, with the order and the repetitions of keys kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -377,6 +377,7 @@ fn scalar(name: &str, value: Value, line: usize) -> Result<Option<u64>, ParseErr
 mod tests {
     use super::*;
     use crate::parse;
+    use vmx_model::Field;
 
     #[test]
     fn json_is_read_flat_and_under_vmcs() {

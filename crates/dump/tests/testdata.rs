@@ -97,10 +97,10 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
         ),
         (
             "kvm-truncated.txt",
-            "Linux 6.18: DR7 has a bit above bit 31, and the log ends in the middle of the host state. Rule broken: bits 63:32 of DR7 must be 0.",
+            "Linux 6.18: TR holds a data segment (S = 1), and the log ends in the middle of the host state. Rule broken: TR's S must be 0.",
             carried(
                 Prefix::KvmIntel,
-                &kvm(&failed(linux(), (Field::GUEST_DR7, 1 << 62 | 0x400)), KvmGeneration::V6_18).cut(30),
+                &kvm(&failed(linux(), (Field::GUEST_TR_ACCESS_RIGHTS, 0x9b)), KvmGeneration::V6_18).cut(30),
             ),
         ),
         (
@@ -138,7 +138,7 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
             "Xen 4.4: LDTR is usable and holds no LDT (type 3). Rule broken: LDTR's type must be 2.",
             carried(
                 Prefix::XenSeconds,
-                &write::xen(&failed(linux(), (Field::GUEST_LDTR_ACCESS_RIGHTS, 0x83)), &facts, XenGeneration::V4_4)
+                &write::xen(&failed(linux(), (Field::GUEST_LDTR_ACCESS_RIGHTS, 0x8083)), &facts, XenGeneration::V4_4)
                     .after(&[
                         "Failed vm entry (exit reason 0x80000021) caused by invalid guest state (0).",
                         "************* VMCS Area **************",
@@ -147,7 +147,7 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
         ),
         (
             "xmhf-softint-ilen.txt",
-            "XMHF, VMCS02: a software interrupt is injected with VM-entry instruction length 0. Rule broken: the length must be 1 to 15.",
+            "XMHF, VMCS02: a software interrupt is injected with VM-entry instruction length 0. Rule broken on processors with IA32_VMX_MISC[30] = 0: the length must be 1 to 15.",
             carried(Prefix::None, &write::xmhf(&software_interrupt, XmhfForm::Dotted("VMCS02"))),
         ),
         (
@@ -190,7 +190,7 @@ fn files() -> Vec<(&'static str, &'static str, String)> {
         }),
     ];
     let mail = Carrier { prefix: Prefix::Syslog, wrap: Some(72), quote: Quote::First };
-    let dump = kvm(&failed(linux(), (Field::GUEST_GS_BASE, 0x00ff_8882_37c0_0000)), KvmGeneration::V5_11);
+    let dump = kvm(&failed(linux(), (Field::GUEST_GS_BASE, 0x8fff_8882_37c0_0000)), KvmGeneration::V5_11);
     let mail = format!(
         "On Thursday somebody wrote:\n> My guest dies when it comes back from suspend, with this in the log:\n>\n{}> \n> What does it mean?\n\nLook at the segments.\n",
         mail.carry(&dump)
@@ -253,7 +253,7 @@ fn every_file_is_read_as_what_it_shows() {
         ("kvm-4x-healthy-real-mode.txt", DumpKind::Kvm, Some(ept_violation.clone()), Field::GUEST_CR0, 0x30),
         ("kvm-ftrace-rflags-if.txt", DumpKind::Kvm, Some(invalid.clone()), Field::TPR_THRESHOLD, 0),
         ("kvm-healthy-64bit.txt", DumpKind::Kvm, Some(ept_violation.clone()), Field::GUEST_INTERRUPT_STATUS, 0xec00),
-        ("kvm-truncated.txt", DumpKind::Kvm, None, Field::GUEST_DR7, 1 << 62 | 0x400),
+        ("kvm-truncated.txt", DumpKind::Kvm, None, Field::GUEST_TR_ACCESS_RIGHTS, 0x9b),
         (
             "xen-vmlaunch-error7.txt",
             DumpKind::Xen,
@@ -268,7 +268,7 @@ fn every_file_is_read_as_what_it_shows() {
             Field::GUEST_ACTIVITY_STATE,
             1,
         ),
-        ("xen-4.4-ldtr-type.txt", DumpKind::Xen, Some(invalid.clone()), Field::GUEST_LDTR_ACCESS_RIGHTS, 0x83),
+        ("xen-4.4-ldtr-type.txt", DumpKind::Xen, Some(invalid.clone()), Field::GUEST_LDTR_ACCESS_RIGHTS, 0x8083),
         (
             "xmhf-softint-ilen.txt",
             DumpKind::Xmhf,
@@ -286,7 +286,7 @@ fn every_file_is_read_as_what_it_shows() {
             0x0407_0506_0003_0106,
         ),
         ("json-host-tr-null.json", DumpKind::Json, Some(ept_violation.clone()), Field::HOST_TR_SELECTOR, 0),
-        ("mail-quoted-wrapped.txt", DumpKind::Kvm, Some(invalid.clone()), Field::GUEST_GS_BASE, 0x00ff_8882_37c0_0000),
+        ("mail-quoted-wrapped.txt", DumpKind::Kvm, Some(invalid.clone()), Field::GUEST_GS_BASE, 0x8fff_8882_37c0_0000),
     ] {
         let dump = dump(name);
         assert_eq!(dump.kind, kind, "{name}");

@@ -4,7 +4,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use vmx_model::builder::{build, supports};
 use vmx_model::rules::{GuestKind, RuleId};
 use vmx_model::view::{CpuInput, VmxInput};
-use vmx_model::{EntryState, Field, round_to_valid};
+use vmx_model::{Control, EntryState, Field, round_to_valid};
 use x86_state::{CpuProfile, profiles};
 
 /// How far from valid a state is.
@@ -80,15 +80,65 @@ fn flip(state: &mut EntryState, u: &mut Unstructured<'_>) -> Result<()> {
                 state.vmcs.update(field, |value| value ^ 1 << (u32::from(bit) % field.row().width.bits()));
             }
         }
-        _ if place % 2 == 0 => state.cpu[place % CpuInput::COUNT] ^= 1 << bit,
-        _ => state.vmx[place % VmxInput::COUNT] ^= 1 << (bit % 16),
+        _ if place % 2 == 0 => state.cpu[place / 2 % CpuInput::COUNT] ^= 1 << bit,
+        // Most of the VMX state is yes or no: bit 0 decides.
+        _ => state.vmx[place / 2 % VmxInput::COUNT] ^= 1 << if bit < 48 { 0 } else { bit },
     }
     Ok(())
 }
 
+/// One of the processors; every third time the one with everything, which has most to get wrong.
 fn arbitrary_profile(u: &mut Unstructured<'_>) -> Result<&'static CpuProfile> {
-    Ok(profiles::ALL[usize::from(u.arbitrary::<u8>()?) % profiles::ALL.len()])
+    let choice = usize::from(u.arbitrary::<u8>()?);
+    Ok(if choice % 3 == 0 { &profiles::MAX } else { profiles::ALL[choice / 3 % profiles::ALL.len()] })
 }
+
+/// Turns controls on that the processor offers, and chooses an event to inject: features meet rules only where they are used.
+fn use_features(state: &mut EntryState, u: &mut Unstructured<'_>) -> Result<()> {
+    let controls = Control::TABLE.len();
+    for _ in 0..u.arbitrary::<u8>()? % 32 {
+        let choice = usize::from(u.arbitrary::<u8>()?) % controls;
+        if let Some(control) = Control::all().nth(choice).filter(|&control| state.can_set(control)) {
+            state.on(control);
+        }
+    }
+    if u.arbitrary::<u8>()? % 2 == 0 {
+        let vector = u64::from(u.arbitrary::<u8>()? % 40);
+        let kind = u64::from(u.arbitrary::<u8>()? % 8);
+        let error_code = u64::from(u.arbitrary::<u8>()? % 4 == 0);
+        state.set(Field::VM_ENTRY_INTERRUPTION_INFO, 1 << 31 | error_code << 11 | kind << 8 | vector);
+        state.set(Field::VM_ENTRY_INSTRUCTION_LENGTH, u64::from(u.arbitrary::<u8>()? % 17));
+    }
+    if u.arbitrary::<u8>()? % 8 == 0 {
+        let count = u64::from(u.arbitrary::<u8>()? % 4);
+        state.set(Field::VM_ENTRY_MSR_LOAD_COUNT, count);
+        state.set(Field::VM_ENTRY_MSR_LOAD_ADDRESS, 0xa000);
+        for entry in 0..count {
+            let msr = MSRS[usize::from(u.arbitrary::<u8>()?) % MSRS.len()];
+            state.memory.set(0xa000 + 16 * entry, u64::from(msr));
+            state.memory.set(0xa008 + 16 * entry, interesting(u)?);
+        }
+    }
+    Ok(())
+}
+
+/// MSRs worth loading: ordinary ones, and one for each reason to refuse.
+const MSRS: [u32; 14] = [
+    0x277,       // IA32_PAT
+    0xc000_0080, // IA32_EFER
+    0xc000_0082, // IA32_LSTAR
+    0xc000_0102, // IA32_KERNEL_GS_BASE
+    0x10,        // IA32_TIME_STAMP_COUNTER
+    0x1d9,       // IA32_DEBUGCTL
+    0x38f,       // IA32_PERF_GLOBAL_CTRL
+    0xc000_0100, // IA32_FS_BASE: refused
+    0xc000_0101, // IA32_GS_BASE: refused
+    0x808,       // an x2APIC register: refused
+    0x9b,        // IA32_SMM_MONITOR_CTL: only in SMM
+    0x79,        // IA32_BIOS_UPDT_TRIG: model-specific
+    0x480,       // IA32_VMX_BASIC: read-only
+    0x1234_5678, // none
+];
 
 /// Any state at all: a builder's with fields overwritten, or every field from the source. Nothing about it is valid, but values that matter
 /// (all zeros, all ones, one bit, a canonical address, a page) are more frequent than chance would have them.
@@ -100,6 +150,7 @@ pub fn arbitrary_state(u: &mut Unstructured<'_>) -> Result<EntryState> {
     let kind = GuestKind::ALL[usize::from(u.arbitrary::<u8>()?) % GuestKind::ALL.len()];
     let kind = if supports(kind, profile) { kind } else { GuestKind::Protected32 };
     let mut state = build(kind, profile);
+    use_features(&mut state, u)?;
     let changes = match u.arbitrary::<u8>()? {
         255 => {
             for field in Field::all() {
@@ -107,7 +158,7 @@ pub fn arbitrary_state(u: &mut Unstructured<'_>) -> Result<EntryState> {
             }
             0
         }
-        count => usize::from(count) % 48,
+        count => usize::from(count) % 16,
     };
     for _ in 0..changes {
         let place = usize::from(u.arbitrary::<u8>()?);

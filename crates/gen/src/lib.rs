@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod coverage;
 mod entry;
 #[cfg(feature = "proptest")]
 pub mod strategies;

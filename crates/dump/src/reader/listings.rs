@@ -3,7 +3,6 @@
 use super::Reader;
 use crate::DumpKind;
 use crate::building::{ListKind, quoted};
-use crate::event::Happened;
 use crate::lines::Line;
 use crate::xmhf::{self, MsrPart, Printed, Statement, Told, Traced};
 use vmx_model::Field;
@@ -45,10 +44,7 @@ impl<'a> Reader<'a> {
                 }
                 Printed::Expression(label, expression) => {
                     if let Some(at) = self.listing(label, line, None) {
-                        let text = format!(
-                            "the value of the expression \"{}\" is not a field's",
-                            quoted(expression)
-                        );
+                        let text = format!("the value of the expression \"{}\" is not a field's", quoted(expression));
                         self.dumps[at].note(line.number, text);
                     }
                 }
