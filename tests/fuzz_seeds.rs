@@ -8,7 +8,8 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
         std::fs::read_dir(&folder).expect("each target has seeds").map(|entry| entry.unwrap().path()).collect();
     if target == "dump_text" {
         let dumps = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/dumps");
-        files.extend(std::fs::read_dir(dumps).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+        files
+            .extend(std::fs::read_dir(dumps).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
     }
     files.sort();
     assert!(!files.is_empty(), "{}: no seeds", folder.display());

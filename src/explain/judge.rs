@@ -20,12 +20,8 @@ struct Answers<'a> {
 
 impl<'a> Answers<'a> {
     fn new(dump: &Dump, profiles: &'a [&'a CpuProfile]) -> Self {
-        let mut answers = Self {
-            profiles,
-            broken_on: BTreeMap::new(),
-            undecided_on: BTreeMap::new(),
-            suspected_on: BTreeMap::new(),
-        };
+        let mut answers =
+            Self { profiles, broken_on: BTreeMap::new(), undecided_on: BTreeMap::new(), suspected_on: BTreeMap::new() };
         for (i, profile) in profiles.iter().enumerate() {
             let view = DumpView::new(dump, profile);
             let mut found = check_entry(&view);
@@ -104,7 +100,9 @@ impl Failure {
 
     fn of(what: &Happened) -> Option<Self> {
         match *what {
-            Happened::EntryFailed { reason, qualification } => Some(Self { number: reason & 0x8000_ffff, qualification }),
+            Happened::EntryFailed { reason, qualification } => {
+                Some(Self { number: reason & 0x8000_ffff, qualification })
+            }
             Happened::VmInstructionError { number, .. } => Some(Self { number, qualification: None }),
             Happened::MsrLoadFailed { entry, .. } => {
                 Some(Self { number: Self::MSR_LOADING, qualification: entry.map(u64::from) })
@@ -163,15 +161,11 @@ pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
         }
         _ => BTreeSet::new(),
     };
-    let suspected: Vec<RuleReport> = suspects
-        .iter()
-        .map(|&rule| rule_report(rule, dump, &answers, &answers.suspected_on[&rule], failure))
-        .collect();
+    let suspected: Vec<RuleReport> =
+        suspects.iter().map(|&rule| rule_report(rule, dump, &answers, &answers.suspected_on[&rule], failure)).collect();
 
-    let mut broken: Vec<RuleReport> = accused
-        .iter()
-        .map(|&rule| rule_report(rule, dump, &answers, &answers.broken_on[&rule], failure))
-        .collect();
+    let mut broken: Vec<RuleReport> =
+        accused.iter().map(|&rule| rule_report(rule, dump, &answers, &answers.broken_on[&rule], failure)).collect();
     broken.sort_by_key(|rule| rule.matches_log == Some(false));
     let depends_on_processor = answers
         .broken_on
@@ -211,13 +205,7 @@ pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
     }
 }
 
-fn rule_report(
-    rule: RuleId,
-    dump: &Dump,
-    answers: &Answers<'_>,
-    on: &[usize],
-    failure: Option<Failure>,
-) -> RuleReport {
+fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, on: &[usize], failure: Option<Failure>) -> RuleReport {
     let row = rule.row();
     // Tell it on the newest of the processors concerned; the profiles stand in the order of their age.
     let profile = answers.profiles[on.last().copied().unwrap_or(0)];
@@ -252,11 +240,8 @@ fn rule_report(
 
 /// The inputs that a rule asked for and did not get, each once, in alphabetical order.
 fn missing(asked: &[Asked], view: &DumpView<'_>) -> Vec<String> {
-    let missing: BTreeSet<String> = asked
-        .iter()
-        .filter(|asked| !asked.known)
-        .map(|asked| words::missing(asked.input, view.vmcs()))
-        .collect();
+    let missing: BTreeSet<String> =
+        asked.iter().filter(|asked| !asked.known).map(|asked| words::missing(asked.input, view.vmcs())).collect();
     missing.into_iter().collect()
 }
 
@@ -273,8 +258,7 @@ fn undecided(dump: &Dump, answers: &Answers<'_>, failure: Option<Failure>) -> Ve
         }
         groups.entry(missing(&view.asked(*rule), &view)).or_default().push(rule.row().id.to_owned());
     }
-    let mut groups: Vec<Undecided> =
-        groups.into_iter().map(|(missing, rules)| Undecided { missing, rules }).collect();
+    let mut groups: Vec<Undecided> = groups.into_iter().map(|(missing, rules)| Undecided { missing, rules }).collect();
     groups.sort_by_key(|group| core::cmp::Reverse(group.rules.len()));
     groups
 }
@@ -329,8 +313,7 @@ fn summary(
 }
 
 fn notes(dump: &Dump) -> Vec<String> {
-    let mut notes: Vec<String> =
-        dump.notes.iter().map(|note| format!("line {}: {}", note.line, note.text)).collect();
+    let mut notes: Vec<String> = dump.notes.iter().map(|note| format!("line {}: {}", note.line, note.text)).collect();
     let mut derived: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for fact in &dump.facts.derived {
         derived.entry(fact.why).or_default().push(fact.field.id());

@@ -57,7 +57,11 @@ pub fn render(report: &Report, path: &str, detail: Detail) -> String {
         heading(&mut out, "Depends on the processor (no accusation)");
         for rule in &report.depends_on_processor {
             let could = if rule.matches_log == Some(true) { " could be what the log reports;" } else { "" };
-            wrapped(&mut out, &format!("  {}: ", rule.id), &format!("{could} would be broken on {}", rule.broken_on.join(", ")));
+            wrapped(
+                &mut out,
+                &format!("  {}: ", rule.id),
+                &format!("{could} would be broken on {}", rule.broken_on.join(", ")),
+            );
         }
     }
     undecided(&mut out, report, detail);

@@ -50,7 +50,7 @@ impl<'a> DumpView<'a> {
             }
         }
         let list_address = vmcs.try_get(Field::VM_ENTRY_MSR_LOAD_ADDRESS).unwrap_or(LIST_ADDRESS);
-        
+
         Self {
             vmcs,
             profile,

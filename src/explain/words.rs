@@ -47,7 +47,11 @@ pub(super) fn input(asked: Asked, view: &DumpView<'_>, profile: &CpuProfile) -> 
         Input::Capability(msr) => named(msr.name().to_owned(), profile.vmx(msr)?, &format!("on {}", profile.name())),
         Input::Feature(feature) => {
             let row = &x86_state::Feature::TABLE[feature as usize];
-            named(row.name.to_owned(), u64::from(profile.has(feature)?), &format!("CPUID feature, on {}", profile.name()))
+            named(
+                row.name.to_owned(),
+                u64::from(profile.has(feature)?),
+                &format!("CPUID feature, on {}", profile.name()),
+            )
         }
         Input::MsrMask(_) => None,
         Input::Memory => None,

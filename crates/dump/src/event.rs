@@ -248,8 +248,8 @@ mod tests {
             ("KVM: entry failed, hardware error 0x80000021", entry_failed(0x8000_0021, None)),
             ("entry failed, hardware error 0x0", Some(Happened::NoReason)),
             ("entry failed, hardware error 0x7", Some(Happened::VmInstructionError { instruction: None, number: 7 })),
-            ("d12v0 vmentry failure (reason 0x80000021): Invalid guest state (4)", entry_failed(0x8000_0021, Some(4))),
-            ("d1v0 vmentry failure (reason 0x80000022): MSR loading (entry 3)", entry_failed(0x8000_0022, Some(4))),
+            ("d7v1 vmentry failure (reason 0x80000021): Invalid guest state (4)", entry_failed(0x8000_0021, Some(4))),
+            ("d5v2 vmentry failure (reason 0x80000022): MSR loading (entry 6)", entry_failed(0x8000_0022, Some(7))),
             (
                 "Failed vm entry (exit reason 0x80000022) caused by MSR loading (entry 13).",
                 entry_failed(0x8000_0022, Some(14)),
@@ -267,11 +267,11 @@ mod tests {
                 entry_failed(0x8000_0021, Some(0)),
             ),
             (
-                "d3v0 VMRESUME error: 0x7",
+                "d9v1 VMRESUME error: 0x7",
                 Some(Happened::VmInstructionError { instruction: Some(VmInstruction::Vmresume), number: 7 }),
             ),
             (
-                "By printing, the VMENTRY failure error code is 7",
+                "so the VM-entry failure error code is 7",
                 Some(Happened::VmInstructionError { instruction: None, number: 7 }),
             ),
             ("vcpu0, guest rIP: 0x0 vmx: unexpected exit reason 0x3", Some(Happened::UnexpectedExit { reason: 3 })),

@@ -35,7 +35,7 @@
 //! | `sections`, `names`, `kvm`, `xen` | How are KVM's and Xen's dumps read? |
 //! | `xmhf`, `qemu`, `structured` | How are the others? |
 //! | `building`, `event` | What is a dump made of? |
-//! | [`write`] | How does a VMCS look in each format? (for tests) |
+//! | [`mod@write`] | How does a VMCS look in each format? (for tests) |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -9,7 +9,7 @@ use crate::qemu::Registers;
 use crate::sections::{Section, Sections};
 use crate::xmhf::Debugger;
 use crate::{Dump, DumpKind, MAX_DUMPS, ParseError, kvm, qemu, xen, xmhf};
-use listings::{Listing, Loose};
+use listings::{Listing, ListingKey, Loose};
 use std::collections::BTreeMap;
 use vmx_model::Field;
 
@@ -28,7 +28,7 @@ struct Reader<'a> {
     sectioned: BTreeMap<Option<u64>, Sectioned<'a>>,
     registers: Option<(usize, Registers<'a>)>,
     svm: Option<usize>,
-    listings: BTreeMap<(Option<String>, Option<String>, Option<u64>), Listing>,
+    listings: BTreeMap<ListingKey, Listing>,
     finished_listings: Vec<Listing>,
     group: Option<&'a str>,
     loose: Vec<Loose>,
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// "  msr 00000680 val 1fff800000102e60 (mbz 0)" after Xen's "MSR loading (entry 3)".
+    /// "  msr 00000681 val 1fff900000204c80 (mbz 0)" after Xen's "MSR loading (entry 2)".
     fn msr_of_failure(&mut self, line: &Line<'a>) -> bool {
         let Some((msr, value)) = xen::msr_entry(line.text) else { return false };
         let entry = match self.pending.last() {

@@ -504,14 +504,14 @@ mod tests {
 
     #[test]
     fn several_values_of_a_line_are_read() {
-        let all = statements("guest_CR0=0x00000011, guest_CR4=0x001526d0, guest_CR3=0x01c84000");
+        let all = statements("guest_CR0=0x00000013, guest_CR4=0x00002030, guest_CR3=0x00a53000");
         assert_eq!(all.len(), 3);
         assert_eq!(
-            statements("guest_TR_base/limit=0xff406000/0x407b"),
+            statements("guest_TR_base/limit=0xfe10a000/0x206b"),
             [Statement::BaseLimit {
                 base: Field::GUEST_TR_BASE,
                 limit: Field::GUEST_TR_LIMIT,
-                values: (0xff40_6000, 0x407b)
+                values: (0xfe10_a000, 0x206b)
             }]
         );
     }

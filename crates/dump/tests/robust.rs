@@ -147,7 +147,7 @@ fn unrelated_lines_between_are_passed_over() {
     ));
     let expected = parse(&text).unwrap().remove(0);
     let mixed: String =
-        text.lines().map(|line| format!("{line}\n[ 2311.5] usb 1-1: new device, idVendor=1d6b\n")).collect();
+        text.lines().map(|line| format!("{line}\n[ 5120.5] usb 1-1: new device, idVendor=1d6b\n")).collect();
     let dump = parse(mixed).unwrap().remove(0);
     assert_eq!(dump.vmcs, expected.vmcs);
     assert_eq!(dump.notes, []);

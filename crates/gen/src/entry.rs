@@ -33,10 +33,8 @@ impl EntryCase {
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut source = Unstructured::new(bytes);
         // Unstructured answers with zeros when it runs dry; only its collections report an error, and none are asked for here.
-        Self::arbitrary(&mut source).unwrap_or_else(|_| Self {
-            state: build(GuestKind::Long64, &profiles::MAX),
-            dial: Dial::Valid,
-        })
+        Self::arbitrary(&mut source)
+            .unwrap_or_else(|_| Self { state: build(GuestKind::Long64, &profiles::MAX), dial: Dial::Valid })
     }
 }
 

@@ -578,8 +578,7 @@ mod tests {
     fn the_table_has_every_known_field() {
         // 206 fields that a hypervisor can meet, and 0x4830, which is only in a TDX module's VMCSs.
         assert_eq!(Field::COUNT, 207);
-        let with_high_halves: usize =
-            Field::TABLE.iter().map(|row| if row.width == Width::W64 { 2 } else { 1 }).sum();
+        let with_high_halves: usize = Field::TABLE.iter().map(|row| if row.width == Width::W64 { 2 } else { 1 }).sum();
         assert_eq!(with_high_halves, 285);
     }
 

@@ -10,6 +10,9 @@ use vmx_model::Field;
 /// Fields that a listing has at least when its first field comes again and begins another listing.
 const LISTING_FIELDS: usize = 8;
 
+/// What tells listings apart: group, label and CPU.
+pub(super) type ListingKey = (Option<String>, Option<String>, Option<u64>);
+
 /// A listing of XMHF's.
 pub(super) struct Listing {
     pub(super) at: usize,

@@ -8,23 +8,23 @@ use std::fmt::Write as _;
 pub enum Prefix {
     /// Nothing.
     None,
-    /// `[ 2311.499051] `
+    /// `[ 5120.204817] `
     Dmesg,
-    /// `[ 2311.499051][ T1234] `
+    /// `[ 5120.204817][ T1234] `
     DmesgCaller,
-    /// `[ 2311.499051] kvm_intel: `
+    /// `[ 5120.204817] kvm_intel: `
     KvmIntel,
     /// `(XEN) `
     Xen,
     /// `(XEN) [2024-02-01 10:20:30] `
     XenDate,
-    /// `(XEN) [   97.239514] `
+    /// `(XEN) [   64.118203] `
     XenSeconds,
-    /// `Feb  1 10:20:30 host kernel: [ 2311.499051] kvm_intel: `
+    /// `Feb  1 10:20:30 host kernel: [ 5120.204817] kvm_intel: `
     Syslog,
     /// `2024-02-01T10:20:30.123456+00:00 host kernel: `
     Journal,
-    /// `     qemu-kvm-4321    [003] d..1.  2311.499051: dump_vmcs: `, and each piece of a line on its own.
+    /// `     qemu-kvm-4321    [003] d..1.  5120.204817: dump_vmcs: `, and each piece of a line on its own.
     Ftrace,
     /// `[…] `, as people shorten timestamps.
     Ellipsis,
@@ -48,19 +48,19 @@ impl Prefix {
 
     /// The prefix of the `n`th line.
     fn of_line(self, n: usize) -> String {
-        let micros = 499_051 + n % 1000 * 7;
+        let micros = 204_817 + n % 1000 * 7;
         let second = n / 1000 % 60;
         match self {
             Self::None => String::new(),
-            Self::Dmesg => format!("[ 2311.{micros:06}] "),
-            Self::DmesgCaller => format!("[ 2311.{micros:06}][ T1234] "),
-            Self::KvmIntel => format!("[ 2311.{micros:06}] kvm_intel: "),
+            Self::Dmesg => format!("[ 5120.{micros:06}] "),
+            Self::DmesgCaller => format!("[ 5120.{micros:06}][ T1234] "),
+            Self::KvmIntel => format!("[ 5120.{micros:06}] kvm_intel: "),
             Self::Xen => "(XEN) ".to_owned(),
             Self::XenDate => format!("(XEN) [2024-02-01 10:20:{second:02}] "),
-            Self::XenSeconds => format!("(XEN) [   97.{micros:06}] "),
-            Self::Syslog => format!("Feb  1 10:20:{second:02} host kernel: [ 2311.{micros:06}] kvm_intel: "),
+            Self::XenSeconds => format!("(XEN) [   64.{micros:06}] "),
+            Self::Syslog => format!("Feb  1 10:20:{second:02} host kernel: [ 5120.{micros:06}] kvm_intel: "),
             Self::Journal => format!("2024-02-01T10:20:{second:02}.{micros:06}+00:00 host kernel: "),
-            Self::Ftrace => format!("        qemu-kvm-4321    [003] d..1.  2311.{micros:06}: dump_vmcs: "),
+            Self::Ftrace => format!("        qemu-kvm-4321    [003] d..1.  5120.{micros:06}: dump_vmcs: "),
             Self::Ellipsis => "[…] ".to_owned(),
         }
     }

@@ -24,8 +24,8 @@ impl Keys {
 /// The known fields as a JSON object.
 #[must_use]
 pub fn json(vmcs: &Vmcs, keys: Keys) -> Text {
-    let mut text = Text::default();
-    text.fields = Field::all().filter(|&field| vmcs.is_known(field)).collect();
+    let fields = Field::all().filter(|&field| vmcs.is_known(field)).collect();
+    let mut text = Text { fields, ..Text::default() };
     text.line("{");
     text.line("  \"vmcs\": {");
     let last = text.fields.len();

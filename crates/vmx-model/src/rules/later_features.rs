@@ -101,7 +101,12 @@ pub(crate) const PARAGRAPHS: &[Paragraph] = &[
         "PASID translation: bits 11:0 and width of both PASID-directory addresses",
         "one source only: SDM 3C rev 092",
     ),
-    Paragraph::no_rule("29.2.1.1", 11, "IPI virtualization needs \"use TPR shadow\"", "one source only: SDM 3C rev 092"),
+    Paragraph::no_rule(
+        "29.2.1.1",
+        11,
+        "IPI virtualization needs \"use TPR shadow\"",
+        "one source only: SDM 3C rev 092",
+    ),
     Paragraph::no_rule(
         "29.2.1.1",
         15,
@@ -128,8 +133,18 @@ pub(crate) const PARAGRAPHS: &[Paragraph] = &[
     Paragraph::no_rule("rev 078+", 2, "HLAT prefix size", NO_CHECK),
     Paragraph::no_rule("rev 078+", 3, "instruction timeout and VMM bus-lock detection", NO_CHECK),
     Paragraph::no_rule("rev 078+", 4, "MSR-list instructions", NO_CHECK),
-    Paragraph::no_rule("rev 078+", 5, "secondary VM-exit controls: \"prematurely busy shadow stack\", \"save FRED\"", NO_CHECK),
+    Paragraph::no_rule(
+        "rev 078+",
+        5,
+        "secondary VM-exit controls: \"prematurely busy shadow stack\", \"save FRED\"",
+        NO_CHECK,
+    ),
     Paragraph::no_rule("rev 078+", 6, "guest deadline and its shadow", NO_CHECK),
     Paragraph::no_rule("rev 078+", 7, "IA32_FRED_STKLVLS", "every value is valid"),
-    Paragraph::no_rule("rev 078+", 8, "injected-event data", "every value is valid: it is what FRED event delivery saves"),
+    Paragraph::no_rule(
+        "rev 078+",
+        8,
+        "injected-event data",
+        "every value is valid: it is what FRED event delivery saves",
+    ),
 ];

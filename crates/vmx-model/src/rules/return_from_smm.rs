@@ -169,9 +169,24 @@ rules! {
 const CONTEXT: &str = "no demand of its own: it tells which VM-execution controls the other rules look at";
 
 pub(crate) const PARAGRAPHS: &[Paragraph] = &[
-    Paragraph::no_rule("26.5", 1, "trace-address pre-translation", "VM exits that it causes come after a successful VM entry"),
-    Paragraph::no_rule("26.9", 1, "machine check handled before the entry", "a machine check is an event, not a property of the state"),
-    Paragraph::no_rule("26.9", 2, "machine check handled after the entry", "a machine check is an event, not a property of the state"),
+    Paragraph::no_rule(
+        "26.5",
+        1,
+        "trace-address pre-translation",
+        "VM exits that it causes come after a successful VM entry",
+    ),
+    Paragraph::no_rule(
+        "26.9",
+        1,
+        "machine check handled before the entry",
+        "a machine check is an event, not a property of the state",
+    ),
+    Paragraph::no_rule(
+        "26.9",
+        2,
+        "machine check handled after the entry",
+        "a machine check is an event, not a property of the state",
+    ),
     Paragraph::no_rule(
         "26.9",
         3,
