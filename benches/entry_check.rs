@@ -1,4 +1,5 @@
 //! How long does a complete VM-entry check take? One valid 64-bit VMCS, one broken one, and whole fuzz cases.
+#![allow(missing_docs, reason = "criterion's macros make a public function")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

@@ -53,17 +53,7 @@ pub fn render(report: &Report, path: &str, detail: Detail) -> String {
     for rule in &report.suspected {
         rule_block(&mut out, rule, "SUSPECT", UNSURE);
     }
-    if !report.depends_on_processor.is_empty() {
-        heading(&mut out, "Depends on the processor (no accusation)");
-        for rule in &report.depends_on_processor {
-            let could = if rule.matches_log == Some(true) { " could be what the log reports;" } else { "" };
-            wrapped(
-                &mut out,
-                &format!("  {}: ", rule.id),
-                &format!("{could} would be broken on {}", rule.broken_on.join(", ")),
-            );
-        }
-    }
+    depends(&mut out, report);
     undecided(&mut out, report, detail);
     if !report.words.is_empty() {
         heading(&mut out, "In words");
@@ -76,6 +66,29 @@ pub fn render(report: &Report, path: &str, detail: Detail) -> String {
         }
     }
     out
+}
+
+/// Rules that break on the same processors share a line.
+fn depends(out: &mut String, report: &Report) {
+    if report.depends_on_processor.is_empty() {
+        return;
+    }
+    heading(out, "Depends on the processor (no accusation): what would be broken, and where");
+    let mut groups: Vec<(&[String], Vec<String>)> = Vec::new();
+    for rule in &report.depends_on_processor {
+        let name = match rule.matches_log {
+            Some(true) => format!("{} (could be what the log reports)", rule.id),
+            _ => rule.id.clone(),
+        };
+        match groups.iter_mut().find(|(on, _)| *on == rule.broken_on.as_slice()) {
+            Some((_, rules)) => rules.push(name),
+            None => groups.push((&rule.broken_on, vec![name])),
+        }
+    }
+    for (on, rules) in groups {
+        wrapped(out, "  ", &rules.join(", "));
+        wrapped(out, &format!("    {DIM}on{DIM:#} "), &on.join(", "));
+    }
 }
 
 fn undecided(out: &mut String, report: &Report, detail: Detail) {

@@ -230,14 +230,17 @@ fn values_of_each_class() {
         (Msr::U_CET, 0x1000_0000_0000_0000, Some(MsrFault::NotCanonical)),
         (Msr::PL3_SSP, 8, None),
         (Msr::PL3_SSP, 2, reserved(2)),
-        // With FRED the "verified" bit of the lowest stack may be set in the operand.
-        (Msr::PL0_SSP, 1, None),
+        // With FRED too: the "verified" bit of FRED 2.0 did not come.
+        (Msr::PL0_SSP, 1, reserved(1)),
         (Msr::PL0_SSP, 2, reserved(2)),
+        (Msr::PL0_SSP, 4, None),
         (Msr::INTERRUPT_SSP_TABLE_ADDR, 1, None),
         (Msr::FRED_RSP1, 0x40, None),
         (Msr::FRED_RSP1, 0x20, reserved(0x20)),
-        (Msr::FRED_SSP1, 1, None),
+        (Msr::FRED_SSP1, 8, None),
+        (Msr::FRED_SSP1, 1, reserved(1)),
         (Msr::FRED_SSP1, 4, reserved(4)),
+        (Msr::FRED_SSP3, 7, reserved(7)),
         (Msr::FRED_CONFIG, 0x17cb, None),
         (Msr::FRED_CONFIG, 0x810, reserved(0x810)),
         (Msr::RTIT_OUTPUT_BASE, 0x3fff_ffff_ff80, None),
@@ -256,15 +259,29 @@ fn values_of_each_class() {
     }
 }
 
+/// With FRED it is IA32_FRED_SSP0, which exists without shadow stacks.
 #[test]
-fn pl0_ssp_has_two_reserved_bits_without_fred() {
-    let without = cpu("sapphire-rapids").with_feature(Feature::FRED, false);
-    let ctx = MsrContext::new(&without);
-    for (value, expected) in
-        [(0, None), (1, Some(MsrFault::ReservedBits(1))), (2, Some(MsrFault::ReservedBits(2))), (4, None)]
-    {
-        assert_eq!(fault(Msr::PL0_SSP, value, &ctx), expected, "{value}");
+fn pl0_ssp_exists_with_shadow_stacks_or_fred() {
+    for (shadow_stacks, fred, exists) in [(true, false, true), (false, true, true), (true, true, true), (false, false, false)] {
+        let cpu =
+            cpu("sapphire-rapids").with_feature(Feature::CET_SS, shadow_stacks).with_feature(Feature::FRED, fred);
+        let ctx = MsrContext::new(&cpu);
+        let expected = if exists { None } else { Some(MsrFault::NoSuchMsr) };
+        assert_eq!(fault(Msr::PL0_SSP, 0, &ctx), expected, "CET_SS {shadow_stacks}, FRED {fred}");
+        let pl1 = if shadow_stacks { None } else { Some(MsrFault::NoSuchMsr) };
+        assert_eq!(fault(Msr(0x6a5), 0, &ctx), pl1, "CET_SS {shadow_stacks}, FRED {fred}");
     }
+}
+
+/// Arrow Lake has 10 general counters, of which CPUID leaf 0AH counts 8; leaf 23H, which its profile lacks, lists them.
+#[test]
+fn counters_that_leaf_23h_may_list_are_not_reserved() {
+    let arrow_lake = cpu("arrow-lake").mask(MaskedMsr::PerfGlobalCtrl);
+    assert_eq!(arrow_lake.reserved_in(0x7_0000_00ff), Some(false));
+    assert_eq!(arrow_lake.reserved_in(0x3ff), None);
+    assert_eq!(arrow_lake.reserved_in(1 << 63), Some(true));
+    let sapphire_rapids = cpu("sapphire-rapids").mask(MaskedMsr::PerfGlobalCtrl);
+    assert_eq!(sapphire_rapids.reserved_in(0x3ff), Some(true));
 }
 
 #[test]

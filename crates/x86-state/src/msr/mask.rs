@@ -204,6 +204,30 @@ impl Facts<'_> {
     }
 }
 
+/// Counters that CPUID leaf 23H may list and leaf 0AH need not count.
+#[derive(Clone, Copy)]
+enum MoreCounters {
+    /// These general counters and these fixed ones.
+    Listed(u64, u64),
+    /// Nobody knows which.
+    Unknown,
+}
+
+impl Facts<'_> {
+    /// Leaf 23H is later than rev 077: CPUID.(EAX=7,ECX=1):EAX\[8\] announces it, bit 1 of its EAX a subleaf 1 with one bit for each general
+    /// counter in EAX and one for each fixed counter in EBX. Linux (`update_pmu_cap`) counts by it: Arrow Lake has 10 general counters
+    /// there and 8 in leaf 0AH.
+    const fn more_counters(&self) -> MoreCounters {
+        match (self.cpuid_bit(7, 1, 0, 8), self.cpuid_bit(0x23, 0, 0, 1)) {
+            (Some(false), _) | (_, Some(false)) => MoreCounters::Listed(0, 0),
+            _ => match (self.cpuid(0x23, 1, 0), self.cpuid(0x23, 1, 1)) {
+                (Some(general), Some(fixed)) => MoreCounters::Listed(general as u64, fixed as u64 & 0xffff),
+                _ => MoreCounters::Unknown,
+            },
+        }
+    }
+}
+
 /// A mask of the lowest `count` bits.
 const fn low_bits(count: u32) -> u64 {
     if count >= 64 { u64::MAX } else { (1 << count) - 1 }
@@ -280,7 +304,11 @@ const fn perf_global_ctrl(cpu: &Facts<'_>) -> MsrMask {
         (Some(_), Some(eax), Some(fixed)) => {
             let general = eax >> 8 & 0xff;
             let general = if general > 32 { 32 } else { general };
-            MsrMask::NONE.bits(low_bits(general) | fixed << 32, Some(true)).bits(1 << 48, metrics)
+            let mask = MsrMask::NONE.bits(low_bits(general) | fixed << 32, Some(true)).bits(1 << 48, metrics);
+            match cpu.more_counters() {
+                MoreCounters::Listed(general, fixed) => mask.bits(general | fixed << 32, Some(true)),
+                MoreCounters::Unknown => mask.bits(0xffff_ffff_ffff, None),
+            }
         }
         _ => MsrMask::NONE.bits(u64::MAX, None),
     }
@@ -297,9 +325,15 @@ const fn fixed_ctr_ctrl(cpu: &Facts<'_>) -> MsrMask {
         _ => None,
     };
     let mut mask = MsrMask::NONE.bits(0x1111 << 32, None);
+    let (fixed, perhaps) = match cpu.more_counters() {
+        MoreCounters::Listed(_, more) => (fixed | more, 0),
+        MoreCounters::Unknown => (fixed, 0xffff & !fixed),
+    };
     let mut i = 0;
     while i < 16 {
-        if fixed >> i & 1 == 1 {
+        if perhaps >> i & 1 == 1 {
+            mask = mask.bits(0b1111 << (4 * i), None);
+        } else if fixed >> i & 1 == 1 {
             mask = mask.bits(0b1011 << (4 * i), Some(true));
             if i < 3 {
                 mask = mask.bits(0b0100 << (4 * i), any_thread);

@@ -247,8 +247,8 @@ pub static TABLE: &[MsrRow] = &[
     run(0x1c8, 0x1c9, "MSR_LBR_SELECT and MSR_LASTBRANCH_TOS", ModelSpecific, Opaque),
     run(0x1cc, 0x1cf, "IA32_FRED_RSPx", If(Feature::FRED), Class::Canonical { zero: 0x3f }).from(FRED),
     one(0x1d0, "IA32_FRED_STKLVLS", If(Feature::FRED), Any).from(FRED),
-    // Bit 0 is ignored by WRMSR, bits 2:1 are reserved.
-    run(0x1d1, 0x1d3, "IA32_FRED_SSPx", If(Feature::FRED), Class::Canonical { zero: 0b110 }).from(FRED),
+    // FRED specification 2.0 has WRMSR ignore bit 0, the "verified" bit. SDM rev 092 has no such bit; Linux and Bochs reserve bits 2:0.
+    run(0x1d1, 0x1d3, "IA32_FRED_SSPx", If(Feature::FRED), Class::Canonical { zero: 0b111 }).from(FRED),
     one(0x1d4, "IA32_FRED_CONFIG", If(Feature::FRED), MaskCanonical(MaskedMsr::FredConfig)).from(FRED),
     one(0x1d9, "IA32_DEBUGCTL", Always, Mask(MaskedMsr::DebugCtl)).from("SDM 3B 17.4.1, IA32_DEBUGCTL MSR"),
     // "Do not fault on writes": with architectural LBRs. Before these they were model-specific.
@@ -297,8 +297,9 @@ pub static TABLE: &[MsrRow] = &[
     run(0x680, 0x69f, "MSR_LASTBRANCH_x_FROM_IP", ModelSpecific, Class::LbrFrom).from("SDM 3B 17.4.8.1, LBR Stack and Intel 64 Processors"),
     one(0x6a0, "IA32_U_CET", IfEither(Feature::CET_SS, Feature::CET_IBT), MaskCanonical(MaskedMsr::SCet)),
     one(0x6a2, "IA32_S_CET", IfEither(Feature::CET_SS, Feature::CET_IBT), MaskCanonical(MaskedMsr::SCet)),
-    // Reserved bits of PL0_SSP differ with FRED: see `check`.
-    run(0x6a4, 0x6a7, "IA32_PLx_SSP", If(Feature::CET_SS), Class::Canonical { zero: 0b11 }),
+    // With FRED it is IA32_FRED_SSP0 too. Its bit 0 stays reserved as in the other registers of FRED.
+    one(0x6a4, "IA32_PL0_SSP", IfEither(Feature::CET_SS, Feature::FRED), Class::Canonical { zero: 0b11 }),
+    run(0x6a5, 0x6a7, "IA32_PLx_SSP", If(Feature::CET_SS), Class::Canonical { zero: 0b11 }),
     one(0x6a8, "IA32_INTERRUPT_SSP_TABLE_ADDR", If(Feature::CET_SS), CANONICAL),
     run(0x6c0, 0x6df, "MSR_LASTBRANCH_x_TO_IP", ModelSpecific, Opaque),
     one(0x6e0, "IA32_TSC_DEADLINE", If(Feature::TSC_DEADLINE), Any),

@@ -34,12 +34,7 @@ pub(super) fn check_value(row: &MsrRow, msr: Msr, value: u64, ctx: &MsrContext<'
                 Unknown(VALUES)
             }
         }
-        Class::Canonical { zero } => {
-            if msr == Msr::PL0_SSP {
-                return check_pl0_ssp(value, profile);
-            }
-            canonical(value, zero, profile)
-        }
+        Class::Canonical { zero } => canonical(value, zero, profile),
         Class::PerhapsCanonical => match canonical(value, 0, profile) {
             Accepts => Accepts,
             _ => Unknown("whether WRMSR checks this register for a canonical address"),
@@ -94,16 +89,6 @@ fn canonical(value: u64, zero: u64, profile: &CpuProfile) -> MsrAnswer {
         _ => MsrAnswer::fault_if(!is_canonical(value, profile.linear_width()), MsrFault::NotCanonical),
     };
     address.and(MsrAnswer::fault_if(value & zero != 0, MsrFault::ReservedBits(value & zero)))
-}
-
-/// With FRED, bit 0 is ignored rather than reserved (FRED specification 4.3, New MSRs for Configuration of FRED Transitions).
-fn check_pl0_ssp(value: u64, profile: &CpuProfile) -> MsrAnswer {
-    let bit_0 = match profile.has(Feature::FRED) {
-        Some(true) => Accepts,
-        None if value & 1 != 0 => Unknown("whether the processor has FRED"),
-        _ => MsrAnswer::fault_if(value & 1 != 0, MsrFault::ReservedBits(1)),
-    };
-    canonical(value, 0b10, profile).and(bit_0)
 }
 
 const fn is_mtrr_type(value: u8) -> bool {
