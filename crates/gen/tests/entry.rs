@@ -58,3 +58,29 @@ fn a_bounded_run_breaks_every_rule() {
     let by_chance = RuleId::all().filter(|&rule| coverage.hits(rule).bits_away > 0).count();
     assert!(by_chance * 10 >= RuleId::all().count() * 8, "only {by_chance} rules by flipped bits alone");
 }
+
+/// VirtualBox crashed on states of a nested entry that it had not expected (CVE-2024-21106): whatever bytes a VMCS region holds, a check answers.
+#[test]
+fn b_89_no_bytes_of_a_vmcs_region_stop_the_check() {
+    let mut region = [0u8; vmx_model::vmcs::REGION_BYTES];
+    let mut random = 0x0b89_0b89_0b89_0b89_u64;
+    for profile in x86_state::profiles::ALL {
+        for fill in [0x00, 0xff, 0x80, 0x01] {
+            region.fill(fill);
+            for _ in 0..50 {
+                let mut state = vmx_model::builder::blank(profile);
+                state.vmcs = vmx_model::Vmcs::load(&region);
+                let violations = check_entry(&state);
+                let outcome = vmx_model::hardware_outcome(&violations, profile, 1);
+                assert_eq!(outcome == vmx_model::Outcome::Entered, violations.none_broken());
+                assert!(round_to_valid(&mut state).is_ok());
+                for _ in 0..8 {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    region[random as usize % region.len()] = (random >> 32) as u8;
+                }
+            }
+        }
+    }
+}

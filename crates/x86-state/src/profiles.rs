@@ -13,20 +13,7 @@ use crate::profile::{CpuProfile, Knobs, RawProfile};
 /// A profile of which nothing is known: what a file does not state is as here.
 ///
 /// The generated files end in `..UNKNOWN`, so that they compile after a field was added to [`RawProfile`].
-const UNKNOWN: RawProfile = RawProfile {
-    name: "",
-    description: "",
-    source: "",
-    cpuid: &[],
-    vmx: [None; 20],
-    feature_control: None,
-    smm_monitor_ctl: None,
-    physical_width: 0,
-    linear_width: 0,
-    mktme_key_bits: 0,
-    c_bit: None,
-    knobs: Knobs::DEFAULT,
-};
+const UNKNOWN: RawProfile = RawProfile::UNKNOWN;
 
 /// The profile of that name, as `--cpu` takes it: "skylake-sp".
 #[must_use]

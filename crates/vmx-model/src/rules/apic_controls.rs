@@ -3,6 +3,7 @@
 //! Source: SDM 3C 26.2.1.1 (rev 077), VM-Execution Control Fields; 29.1.1, Virtualized APIC Registers (VTPR). The section's paragraphs are
 //! listed in `execution_controls`.
 
+use super::execution_controls::WHOSE_CONTROLS;
 use super::table::rules;
 use crate::context::{Context, ExecutionControls};
 use crate::control::Control;
@@ -63,7 +64,8 @@ rules! {
             mends |s| s.clear_bits(Field::VIRTUAL_APIC_ADDRESS, 0xfff);
         }
         "ctl.virtual_apic.width" at 8 {
-            says "If \"use TPR shadow\" is 1, the virtual-APIC address sets no bit beyond the physical-address width.";
+            says "If \"use TPR shadow\" is 1, the virtual-APIC address sets no bit beyond the physical-address width, nor in 63:32 if \
+                  IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::VIRTUAL_APIC_ADDRESS), ctl(Control::USE_TPR_SHADOW), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.ctl(Control::USE_TPR_SHADOW)?;
@@ -119,7 +121,8 @@ rules! {
             mends |s| s.clear_bits(Field::APIC_ACCESS_ADDRESS, 0xfff);
         }
         "ctl.apic_access.width" at 13 {
-            says "If \"virtualize APIC accesses\" is 1, the APIC-access address sets no bit beyond the physical-address width.";
+            says "If \"virtualize APIC accesses\" is 1, the APIC-access address sets no bit beyond the physical-address width, nor in \
+                  63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::APIC_ACCESS_ADDRESS), ctl(Control::VIRTUALIZE_APIC_ACCESSES), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.ctl(Control::VIRTUALIZE_APIC_ACCESSES)?;
@@ -205,6 +208,7 @@ rules! {
             when |c| c.ctl(Control::PROCESS_POSTED_INTERRUPTS)?;
             holds |c| c.ctl(Control::ACKNOWLEDGE_INTERRUPT_ON_EXIT)?;
             hint "The processor has to fetch the vector itself to know a notification: set bit 15 of the VM-exit controls.";
+            doubt WHOSE_CONTROLS;
             breaks |s| { posted_interrupts(s); s.off(Control::ACKNOWLEDGE_INTERRUPT_ON_EXIT) };
             mends |s| s.require(Control::PROCESS_POSTED_INTERRUPTS, Control::ACKNOWLEDGE_INTERRUPT_ON_EXIT);
         }
@@ -230,7 +234,7 @@ rules! {
         }
         "ctl.posted_interrupts.descriptor_width" at 17 {
             says "If \"process posted interrupts\" is 1, the posted-interrupt descriptor address sets no bit beyond the physical-address \
-                  width.";
+                  width, nor in 63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [
                 ctl(Control::PROCESS_POSTED_INTERRUPTS), field(Field::POSTED_INTERRUPT_DESCRIPTOR_ADDRESS), PHYSICAL_WIDTH,

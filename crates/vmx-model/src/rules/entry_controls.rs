@@ -2,6 +2,7 @@
 //!
 //! Source: SDM 3C 26.2.1.3 (rev 077), VM-Entry Control Fields. Its paragraph about event injection is in `injection`.
 
+use super::exit_controls::fit_msr_area;
 use super::table::{Paragraph, rules};
 use crate::control::{Control, ControlVector};
 use crate::fields::Field;
@@ -46,7 +47,8 @@ rules! {
             mends |s| s.clear_bits(Field::VM_ENTRY_MSR_LOAD_ADDRESS, 0xf);
         }
         "entry.msr_load.width" at 3 {
-            says "If the VM-entry MSR-load count is not 0, the VM-entry MSR-load address sets no bit beyond the physical-address width.";
+            says "If the VM-entry MSR-load count is not 0, the VM-entry MSR-load address sets no bit beyond the physical-address width, \
+                  nor in 63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::VM_ENTRY_MSR_LOAD_COUNT), field(Field::VM_ENTRY_MSR_LOAD_ADDRESS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.field(Field::VM_ENTRY_MSR_LOAD_COUNT)? != 0;
@@ -58,7 +60,7 @@ rules! {
         }
         "entry.msr_load.end_width" at 3 {
             says "If the VM-entry MSR-load count is not 0, the address of the last byte of the VM-entry MSR-load area (address + 16 * \
-                  count - 1) sets no bit beyond the physical-address width.";
+                  count - 1) sets no bit beyond the physical-address width, nor in 63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::VM_ENTRY_MSR_LOAD_COUNT), field(Field::VM_ENTRY_MSR_LOAD_ADDRESS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.field(Field::VM_ENTRY_MSR_LOAD_COUNT)? != 0;
@@ -67,7 +69,7 @@ rules! {
             };
             hint "The count is the number of entries, not of bytes; an uninitialized count is large.";
             breaks |s| msr_list(s, LAST_ENTRY, 2);
-            mends |s| s.set(Field::VM_ENTRY_MSR_LOAD_COUNT, 0);
+            mends |s| fit_msr_area(s, Field::VM_ENTRY_MSR_LOAD_ADDRESS, Field::VM_ENTRY_MSR_LOAD_COUNT);
         }
         "entry.entry_to_smm.in_smm" at 4 {
             says "If the processor is not in SMM, \"entry to SMM\" is 0.";

@@ -18,6 +18,10 @@ const TRACE_EN: u64 = 1;
 /// 1.0 as a TSC multiplier: 48 fractional bits.
 const TSC_MULTIPLIER_ONE: u64 = 1 << 48;
 
+/// The reading of 31.15.4.2 that rows about a VM-execution control and another kind of control share.
+pub(super) const WHOSE_CONTROLS: &str = "In a return from SMM the VM-execution control is the executive VMCS's (31.15.4.2), and the \
+    manual does not say whose VM-exit or VM-entry control is meant. We take the current VMCS's, which the VM entry uses.";
+
 rules! {
     // A VM entry that returns from SMM to VMX root operation does not check these fields (31.15.4.2).
     "26.2.1.1" when |c| c.execution_controls() != ExecutionControls::None => {
@@ -92,7 +96,8 @@ rules! {
             mends |s| s.clear_bits(Field::IO_BITMAP_A_ADDRESS, 0xfff);
         }
         "ctl.io_bitmaps.a_width" at 6 {
-            says "If \"use I/O bitmaps\" is 1, the address of I/O bitmap A sets no bit beyond the physical-address width.";
+            says "If \"use I/O bitmaps\" is 1, the address of I/O bitmap A sets no bit beyond the physical-address width, nor in 63:32 if \
+                  IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::IO_BITMAP_A_ADDRESS), ctl(Control::USE_IO_BITMAPS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.ctl(Control::USE_IO_BITMAPS)?;
@@ -112,7 +117,8 @@ rules! {
             mends |s| s.clear_bits(Field::IO_BITMAP_B_ADDRESS, 0xfff);
         }
         "ctl.io_bitmaps.b_width" at 6 {
-            says "If \"use I/O bitmaps\" is 1, the address of I/O bitmap B sets no bit beyond the physical-address width.";
+            says "If \"use I/O bitmaps\" is 1, the address of I/O bitmap B sets no bit beyond the physical-address width, nor in 63:32 if \
+                  IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::IO_BITMAP_B_ADDRESS), ctl(Control::USE_IO_BITMAPS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.ctl(Control::USE_IO_BITMAPS)?;
@@ -132,7 +138,8 @@ rules! {
             mends |s| s.clear_bits(Field::MSR_BITMAPS_ADDRESS, 0xfff);
         }
         "ctl.msr_bitmaps.width" at 7 {
-            says "If \"use MSR bitmaps\" is 1, the address of the MSR bitmaps sets no bit beyond the physical-address width.";
+            says "If \"use MSR bitmaps\" is 1, the address of the MSR bitmaps sets no bit beyond the physical-address width, nor in 63:32 \
+                  if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::MSR_BITMAPS_ADDRESS), ctl(Control::USE_MSR_BITMAPS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.ctl(Control::USE_MSR_BITMAPS)?;
@@ -243,6 +250,7 @@ rules! {
             when |c| c.ctl(Control::PT_USES_GUEST_PHYSICAL_ADDRESSES)?;
             holds |c| c.ctl(Control::LOAD_RTIT_CTL)?;
             hint "A guest that traces into its own memory needs its IA32_RTIT_CTL loaded on entry and cleared on exit.";
+            doubt WHOSE_CONTROLS;
             breaks |s| {
                 crate::builder::enable_ept(s);
                 s.on(Control::PT_USES_GUEST_PHYSICAL_ADDRESSES);
@@ -257,6 +265,7 @@ rules! {
             when |c| c.ctl(Control::PT_USES_GUEST_PHYSICAL_ADDRESSES)?;
             holds |c| c.ctl(Control::CLEAR_RTIT_CTL)?;
             hint "A guest that traces into its own memory needs its IA32_RTIT_CTL loaded on entry and cleared on exit.";
+            doubt WHOSE_CONTROLS;
             breaks |s| {
                 crate::builder::enable_ept(s);
                 s.on(Control::PT_USES_GUEST_PHYSICAL_ADDRESSES);

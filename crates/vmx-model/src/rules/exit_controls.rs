@@ -3,12 +3,23 @@
 //! Source: SDM 3C 26.2.1.2 (rev 077), VM-Exit Control Fields; 31.15.4.2, Checks on VM-Execution Control Fields (the preemption timer).
 
 use super::table::{Paragraph, rules};
+use crate::context::Context;
 use crate::control::{Control, ControlVector};
 use crate::fields::Field;
+use crate::state::EntryState;
 use x86_state::VmxMsr;
 
 /// The last 16 bytes below 4 PBytes: one entry fits on a processor with 52 physical-address bits, a second does not.
 const LAST_ENTRY: u64 = (1 << 52) - 16;
+
+/// Mends an MSR area whose end lies too high: puts it where it can lie, and empties it only if that does not help.
+pub(super) fn fit_msr_area(s: &mut EntryState, address: Field, count: Field) {
+    s.narrow(address);
+    let entries = s.get(count);
+    if entries != 0 && Context::new(&*s).msr_area_end_too_wide(s.get(address), entries) != Some(false) {
+        s.set(count, 0);
+    }
+}
 
 rules! {
     "26.2.1.2" when |c| true => {
@@ -58,7 +69,8 @@ rules! {
             mends |s| s.clear_bits(Field::VM_EXIT_MSR_STORE_ADDRESS, 0xf);
         }
         "exit.msr_store.width" at 5 {
-            says "If the VM-exit MSR-store count is not 0, the VM-exit MSR-store address sets no bit beyond the physical-address width.";
+            says "If the VM-exit MSR-store count is not 0, the VM-exit MSR-store address sets no bit beyond the physical-address width, \
+                  nor in 63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::VM_EXIT_MSR_STORE_COUNT), field(Field::VM_EXIT_MSR_STORE_ADDRESS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.field(Field::VM_EXIT_MSR_STORE_COUNT)? != 0;
@@ -70,7 +82,7 @@ rules! {
         }
         "exit.msr_store.end_width" at 5 {
             says "If the VM-exit MSR-store count is not 0, the address of the last byte of the VM-exit MSR-store area (address + 16 * \
-                  count - 1) sets no bit beyond the physical-address width.";
+                  count - 1) sets no bit beyond the physical-address width, nor in 63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::VM_EXIT_MSR_STORE_COUNT), field(Field::VM_EXIT_MSR_STORE_ADDRESS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.field(Field::VM_EXIT_MSR_STORE_COUNT)? != 0;
@@ -79,7 +91,7 @@ rules! {
             };
             hint "The count is the number of entries, not of bytes; an uninitialized count is large.";
             breaks |s| { s.set(Field::VM_EXIT_MSR_STORE_COUNT, 2); s.set(Field::VM_EXIT_MSR_STORE_ADDRESS, LAST_ENTRY) };
-            mends |s| s.set(Field::VM_EXIT_MSR_STORE_COUNT, 0);
+            mends |s| fit_msr_area(s, Field::VM_EXIT_MSR_STORE_ADDRESS, Field::VM_EXIT_MSR_STORE_COUNT);
         }
         "exit.msr_load.aligned" at 6 {
             says "If the VM-exit MSR-load count is not 0, bits 3:0 of the VM-exit MSR-load address are 0.";
@@ -92,7 +104,8 @@ rules! {
             mends |s| s.clear_bits(Field::VM_EXIT_MSR_LOAD_ADDRESS, 0xf);
         }
         "exit.msr_load.width" at 6 {
-            says "If the VM-exit MSR-load count is not 0, the VM-exit MSR-load address sets no bit beyond the physical-address width.";
+            says "If the VM-exit MSR-load count is not 0, the VM-exit MSR-load address sets no bit beyond the physical-address width, nor \
+                  in 63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::VM_EXIT_MSR_LOAD_COUNT), field(Field::VM_EXIT_MSR_LOAD_ADDRESS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.field(Field::VM_EXIT_MSR_LOAD_COUNT)? != 0;
@@ -104,7 +117,7 @@ rules! {
         }
         "exit.msr_load.end_width" at 6 {
             says "If the VM-exit MSR-load count is not 0, the address of the last byte of the VM-exit MSR-load area (address + 16 * count \
-                  - 1) sets no bit beyond the physical-address width.";
+                  - 1) sets no bit beyond the physical-address width, nor in 63:32 if IA32_VMX_BASIC bit 48 is 1.";
             fails VmFailValid(7);
             reads [field(Field::VM_EXIT_MSR_LOAD_COUNT), field(Field::VM_EXIT_MSR_LOAD_ADDRESS), PHYSICAL_WIDTH, cap(VmxMsr::Basic)];
             when |c| c.field(Field::VM_EXIT_MSR_LOAD_COUNT)? != 0;
@@ -113,7 +126,7 @@ rules! {
             };
             hint "The count is the number of entries, not of bytes; an uninitialized count is large.";
             breaks |s| { s.set(Field::VM_EXIT_MSR_LOAD_COUNT, 2); s.set(Field::VM_EXIT_MSR_LOAD_ADDRESS, LAST_ENTRY) };
-            mends |s| s.set(Field::VM_EXIT_MSR_LOAD_COUNT, 0);
+            mends |s| fit_msr_area(s, Field::VM_EXIT_MSR_LOAD_ADDRESS, Field::VM_EXIT_MSR_LOAD_COUNT);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! FRED transitions are enabled after a VM entry if "IA-32e mode guest" is 1 and bit 32 (FRED) of guest CR4 is 1.
 
 use super::host_address_space::legacy_host;
-use super::table::{Paragraph, rules};
+use super::table::{Paragraph, both, rules};
 use crate::context::{Context, EntryInterruption};
 use crate::control::Control;
 use crate::fields::Field;
@@ -27,10 +27,14 @@ const NESTED_EXCEPTION: u64 = 1 << 13;
 /// A valid "other event".
 const OTHER_EVENT: u64 = 1 << 31 | (EntryInterruption::OTHER_EVENT as u64) << 8;
 
-/// FRED transitions will be enabled after the entry.
+/// FRED transitions will be enabled after the entry. A processor without FRED does not look at the bit; one of which this is not known
+/// counts as having it.
 #[inline(always)]
-fn fred_enabled<V: EntryView>(c: &Context<'_, V>) -> Option<bool> {
-    Some(c.guest_ia32e()? && c.field(Field::GUEST_CR4)? & CR4_FRED != 0)
+pub(super) fn fred_enabled<V: EntryView>(c: &Context<'_, V>) -> Option<bool> {
+    // Nothing is skipped, so that what a rule reads does not depend on the state.
+    let exists = c.has(Feature::FRED) != Some(false);
+    let wanted = c.field(Field::GUEST_CR4).map(|cr4| exists && cr4 & CR4_FRED != 0);
+    both(c.guest_ia32e(), wanted)
 }
 
 /// The guest's privilege level: DPL of SS.
@@ -56,7 +60,9 @@ pub(super) mod injection {
             "entry.injection.fred_vector" at 1 {
                 says "If FRED transitions will be enabled and an event of type 7 (other event) is injected, its vector is at most 2.";
                 fails VmFailValid(7);
-                reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST)];
+                reads [
+                    field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
+                ];
                 when |c| c.injection()?.kind() == EntryInterruption::OTHER_EVENT && fred_enabled(c)?;
                 holds |c| c.injection()?.vector() <= 2;
                 hint "0 is a pending MTF VM exit, 1 is SYSCALL, 2 is SYSENTER.";
@@ -68,7 +74,7 @@ pub(super) mod injection {
                 fails VmFailValid(7);
                 reads [
                     field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::VM_ENTRY_INSTRUCTION_LENGTH), field(Field::GUEST_CR4),
-                    ctl(Control::IA32E_MODE_GUEST),
+                    ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
                 ];
                 when |c| c.injection()?.kind() == EntryInterruption::OTHER_EVENT
                     && matches!(c.injection()?.vector(), 1 | 2)
@@ -278,7 +284,9 @@ pub(super) mod guest_mode {
             "guest.ss.fred_dpl" at 1 {
                 says "If FRED transitions will be enabled, DPL (bits 6:5) of the guest SS access rights is 0 or 3.";
                 fails InvalidGuestState { qualification: 0 };
-                reads [field(Field::GUEST_SS_ACCESS_RIGHTS), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST)];
+                reads [
+                    field(Field::GUEST_SS_ACCESS_RIGHTS), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
+                ];
                 holds |c| matches!(ss_dpl(c)?, 0 | 3);
                 hint "Rings 1 and 2 do not exist while CR4.FRED is 1.";
                 breaks |s| { s.set_bits(Field::GUEST_CR4, CR4_FRED); set_privilege_level(s, 1) };
@@ -290,7 +298,7 @@ pub(super) mod guest_mode {
                 fails InvalidGuestState { qualification: 0 };
                 reads [
                     field(Field::GUEST_RFLAGS), field(Field::GUEST_SS_ACCESS_RIGHTS), field(Field::GUEST_CR4),
-                    ctl(Control::IA32E_MODE_GUEST),
+                    ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
                 ];
                 when |c| ss_dpl(c)? == 3;
                 holds |c| c.field(Field::GUEST_RFLAGS)? & RFLAGS_IOPL == 0;
@@ -309,7 +317,7 @@ pub(super) mod guest_mode {
                 fails InvalidGuestState { qualification: 0 };
                 reads [
                     field(Field::GUEST_CS_ACCESS_RIGHTS), field(Field::GUEST_SS_ACCESS_RIGHTS), field(Field::GUEST_CR4),
-                    ctl(Control::IA32E_MODE_GUEST),
+                    ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
                 ];
                 when |c| ss_dpl(c)? == 0;
                 holds |c| c.rights(SegmentRegister::Cs)?.0 >> 13 & 1 == 1;
@@ -325,7 +333,7 @@ pub(super) mod guest_mode {
                 fails InvalidGuestState { qualification: 0 };
                 reads [
                     field(Field::GUEST_INTERRUPTIBILITY_STATE), field(Field::GUEST_SS_ACCESS_RIGHTS), field(Field::GUEST_CR4),
-                    ctl(Control::IA32E_MODE_GUEST),
+                    ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
                 ];
                 when |c| ss_dpl(c)? == 3;
                 holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & 1 == 0;

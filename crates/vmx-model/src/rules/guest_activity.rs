@@ -63,7 +63,7 @@ rules! {
             mends |s| if s.get(Field::GUEST_ACTIVITY_STATE) > WAIT_FOR_SIPI { s.set(Field::GUEST_ACTIVITY_STATE, ACTIVE) };
         }
         "guest.activity.supported" at 1 {
-            says "Activity states 1, 2 and 3 are supported by the processor: bits 6, 7 and 8 of IA32_VMX_MISC.";
+            says "The processor supports the activity state if it is 1, 2 or 3: bit 6, 7 or 8 of IA32_VMX_MISC is 1.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_ACTIVITY_STATE), cap(VmxMsr::Misc)];
             when |c| matches!(c.field(Field::GUEST_ACTIVITY_STATE)?, HLT..=WAIT_FOR_SIPI);

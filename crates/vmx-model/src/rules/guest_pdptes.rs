@@ -93,8 +93,8 @@ const MEMORY_HINT: &str = "Without EPT (shadow paging) CR3 must point to a valid
 rules! {
     "26.3.1.6" when |c| pae_guest(c)? && !c.ctl(Control::ENABLE_EPT)? && memory_is_checked(c)? => {
         "guest.pdpte0.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE0 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
-                from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered and its entries are checked (PAE paging was not in use, or CR3 \
+                changes), PDPTE0 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),
@@ -109,8 +109,8 @@ rules! {
             mends |s| mend_memory(s, 0);
         }
         "guest.pdpte1.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE1 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
-                from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered and its entries are checked (PAE paging was not in use, or CR3 \
+                changes), PDPTE1 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),
@@ -125,8 +125,8 @@ rules! {
             mends |s| mend_memory(s, 1);
         }
         "guest.pdpte2.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE2 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
-                from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered and its entries are checked (PAE paging was not in use, or CR3 \
+                changes), PDPTE2 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),
@@ -141,8 +141,8 @@ rules! {
             mends |s| mend_memory(s, 2);
         }
         "guest.pdpte3.reserved_in_memory" at 1 {
-            says "If a guest with PAE paging and without EPT is entered, PDPTE3 in memory, if present, has 0 in bits 2:1, bits 8:5 and \
-                from the physical-address width up to bit 63.";
+            says "If a guest with PAE paging and without EPT is entered and its entries are checked (PAE paging was not in use, or CR3 \
+                changes), PDPTE3 in memory, if present, has 0 in bits 2:1, bits 8:5 and from the physical-address width up to bit 63.";
             fails InvalidGuestState { qualification: 2 };
             reads [
                 ctl(Control::ENABLE_EPT), ctl(Control::IA32E_MODE_GUEST), field(Field::GUEST_CR0), field(Field::GUEST_CR3),

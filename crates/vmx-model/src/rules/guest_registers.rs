@@ -171,7 +171,7 @@ rules! {
             mends |s| s.set_bits(Field::GUEST_CR4, CR4_PAE);
         }
         "guest.cr4.pcide_needs_ia32e" at 6 {
-            says "If \"IA-32e mode guest\" is 0, PCIDE (bit 17) of CR4 is 0.";
+            says "On processors that support Intel 64, PCIDE (bit 17) of CR4 is 0 if \"IA-32e mode guest\" is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST), has(Feature::LM)];
             when |c| !c.guest_ia32e()?;
@@ -182,7 +182,7 @@ rules! {
             mends |s| s.clear_bits(Field::GUEST_CR4, CR4_PCIDE);
         }
         "guest.cr3.high" at 6 {
-            says "Bits 63:52 of CR3 are 0; on processors with linear-address masking, bits 62:61 may be 1.";
+            says "On processors that support Intel 64, bits 63:52 of CR3 are 0, but for bits 62:61 with linear-address masking.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_CR3), has(Feature::LAM), has(Feature::LM)];
             holds |c| {
@@ -192,7 +192,8 @@ rules! {
             };
             hint "The operand of MOV to CR3 was stored with bit 63, which only tells whether to flush: clear it.";
             doubt "Revision 077 knows no linear-address masking and demands 0 of bits 62:61 too; later processors with LAM have LAM_U57 \
-                and LAM_U48 there, and KVM accepts them in its entry checks.";
+                and LAM_U48 there, and KVM accepts them in its entry checks, for 32-bit guests as well. kvm-unit-tests (vmx_pae_test, \
+                vmx_pse_test) expect a 32-bit guest with them to fail, without a word on LAM; no processor's answer is known.";
             breaks |s| s.set_bits(Field::GUEST_CR3, 1 << 63);
             mends |s| {
                 let lam = if s.profile.has(Feature::LAM) == Some(true) { CR3_LAM } else { 0 };
@@ -200,7 +201,7 @@ rules! {
             };
         }
         "guest.cr3.width" at 6 {
-            says "Bits 51:32 of CR3 that lie beyond the physical-address width are 0.";
+            says "On processors that support Intel 64, bits 51:32 of CR3 that lie beyond the physical-address width are 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_CR3), PHYSICAL_WIDTH, has(Feature::LM)];
             holds |c| !c.beyond_physical_width(c.field(Field::GUEST_CR3)? & CR3_MIDDLE);
@@ -209,7 +210,7 @@ rules! {
             mends |s| s.clear_bits(Field::GUEST_CR3, s.profile.physical_bits_beyond() & CR3_MIDDLE);
         }
         "guest.dr7.high" at 6 {
-            says "If \"load debug controls\" is 1, bits 63:32 of DR7 are 0.";
+            says "On processors that support Intel 64, bits 63:32 of DR7 are 0 if \"load debug controls\" is 1.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_DR7), ctl(Control::LOAD_DEBUG_CONTROLS), has(Feature::LM)];
             when |c| c.ctl(Control::LOAD_DEBUG_CONTROLS)?;
@@ -219,7 +220,7 @@ rules! {
             mends |s| s.clear_bits(Field::GUEST_DR7, 0xffff_ffff_0000_0000);
         }
         "guest.sysenter_esp.canonical" at 6 {
-            says "IA32_SYSENTER_ESP is a canonical address.";
+            says "On processors that support Intel 64, IA32_SYSENTER_ESP is a canonical address.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_IA32_SYSENTER_ESP), LINEAR_WIDTH, has(Feature::LM)];
             holds |c| c.canonical(c.field(Field::GUEST_IA32_SYSENTER_ESP)?);
@@ -228,7 +229,7 @@ rules! {
             mends |s| make_canonical(s, Field::GUEST_IA32_SYSENTER_ESP);
         }
         "guest.sysenter_eip.canonical" at 6 {
-            says "IA32_SYSENTER_EIP is a canonical address.";
+            says "On processors that support Intel 64, IA32_SYSENTER_EIP is a canonical address.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_IA32_SYSENTER_EIP), LINEAR_WIDTH, has(Feature::LM)];
             holds |c| c.canonical(c.field(Field::GUEST_IA32_SYSENTER_EIP)?);
@@ -237,7 +238,7 @@ rules! {
             mends |s| make_canonical(s, Field::GUEST_IA32_SYSENTER_EIP);
         }
         "guest.s_cet.canonical" at 6 {
-            says "If \"load CET state\" is 1, IA32_S_CET is canonical as an address.";
+            says "On processors that support Intel 64, IA32_S_CET is canonical as an address if \"load CET state\" is 1.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_IA32_S_CET), ctl(Control::LOAD_CET_STATE), LINEAR_WIDTH, has(Feature::LM)];
             when |c| c.ctl(Control::LOAD_CET_STATE)?;
@@ -247,7 +248,7 @@ rules! {
             mends |s| make_canonical(s, Field::GUEST_IA32_S_CET);
         }
         "guest.interrupt_ssp_table.canonical" at 6 {
-            says "If \"load CET state\" is 1, IA32_INTERRUPT_SSP_TABLE_ADDR is a canonical address.";
+            says "On processors that support Intel 64, IA32_INTERRUPT_SSP_TABLE_ADDR is a canonical address if \"load CET state\" is 1.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_IA32_INTERRUPT_SSP_TABLE_ADDR), ctl(Control::LOAD_CET_STATE), LINEAR_WIDTH, has(Feature::LM)];
             when |c| c.ctl(Control::LOAD_CET_STATE)?;
@@ -349,7 +350,8 @@ rules! {
             holds |c| !c.sets_reserved(MaskedMsr::RtitCtl, c.field(Field::GUEST_IA32_RTIT_CTL)?)?;
             hint "A bit belongs to an Intel PT capability that CPUID leaf 14H does not report.";
             doubt "Table 32-6 also has reserved encodings within fields (MTCFreq, CycThresh, PSBFreq, ADDRn_CFG), which WRMSR refuses. \
-                The manual asks only for reserved bits here, so encodings are not checked.";
+                The manual asks only for reserved bits here, so encodings are not checked, but for the upper two bits of ADDRn_CFG: no \
+                encoding that is not reserved sets them.";
             breaks |s| { s.on(Control::LOAD_RTIT_CTL); s.set(Field::GUEST_IA32_RTIT_CTL, 1 << 63) };
             mends |s| only_writable(s, Field::GUEST_IA32_RTIT_CTL, MaskedMsr::RtitCtl);
         }

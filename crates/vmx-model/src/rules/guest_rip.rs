@@ -49,7 +49,8 @@ fn make_upper_bits_identical(s: &mut EntryState, field: Field, width: u8) {
 rules! {
     "26.3.1.4" when |c| c.intel64()? => {
         "guest.rip.high" at 1 {
-            says "Bits 63:32 of RIP are 0 if \"IA-32e mode guest\" is 0 or L (bit 13) in the access rights of CS is 0.";
+            says "On processors that support Intel 64, bits 63:32 of RIP are 0 if \"IA-32e mode guest\" is 0 or L (bit 13) in the access \
+                rights of CS is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [
                 field(Field::GUEST_RIP), field(Field::GUEST_CS_ACCESS_RIGHTS), ctl(Control::IA32E_MODE_GUEST), has(Feature::LM),

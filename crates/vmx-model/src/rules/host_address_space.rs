@@ -64,7 +64,7 @@ rules! {
             reads [ctl(Control::IA32E_MODE_GUEST), cpu(CpuInput::Efer), has(Feature::LM)];
             when |c| c.cpu(CpuInput::Efer)? & EFER_LMA == 0;
             holds |c| !c.ctl(Control::IA32E_MODE_GUEST)?;
-            hint "A 32-bit host cannot run a 64-bit guest: VM entry never leaves the host's own mode behind.";
+            hint "A 32-bit host cannot run a 64-bit guest: the hypervisor itself has to run in 64-bit mode.";
             doubt ERROR_NUMBER;
             implies ["host.address_space.guest_legacy_host"];
             breaks |s| legacy_host(s);
@@ -111,8 +111,11 @@ rules! {
             doubt ERROR_NUMBER;
             implies ["host.address_space.host_in_ia32e"];
             breaks |s| legacy_host_state(s);
+            // The processor's own mode tells which of the two controls is wrong.
             mends |s| {
-                if !off_if_possible(s, Control::IA32E_MODE_GUEST) {
+                if s.cpu_input(CpuInput::Efer) & EFER_LMA != 0 && s.can_set(Control::HOST_ADDRESS_SPACE_SIZE) {
+                    s.on(Control::HOST_ADDRESS_SPACE_SIZE);
+                } else if !off_if_possible(s, Control::IA32E_MODE_GUEST) {
                     s.on(Control::HOST_ADDRESS_SPACE_SIZE);
                     set_processor_mode(s, true);
                 }

@@ -4,13 +4,14 @@
 //! Table 24-16. Relaxations on processors with FRED: FRED 2.0, 9.2 and 9.5.1, Checks on VMX Controls. The section's paragraphs are listed
 //! in `entry_controls`.
 
+use super::fred::fred_enabled;
 use super::table::rules;
 use crate::context::{Context, EntryInterruption};
 use crate::control::Control;
 use crate::fields::Field;
 use crate::state::EntryState;
 use crate::view::EntryView;
-use x86_state::VmxMsr;
+use x86_state::{Feature, VmxMsr};
 
 const VALID: u64 = 1 << 31;
 const DELIVER_ERROR_CODE: u64 = 1 << 11;
@@ -18,7 +19,6 @@ const NESTED_EXCEPTION: u64 = 1 << 13;
 const RESERVED: u64 = 0x7fff_f000;
 const VECTOR: u64 = 0xff;
 const CR0_PE: u64 = 1;
-const CR4_FRED: u64 = 1 << 32;
 /// IA32_VMX_BASIC: hardware exceptions with or without an error code, regardless of vector.
 const BASIC_ANY_ERROR_CODE: u64 = 1 << 56;
 /// IA32_VMX_BASIC: VMX nested-exception support (FRED 2.0, 9.2).
@@ -46,12 +46,6 @@ const fn uses_length(event: EntryInterruption) -> bool {
 #[inline(always)]
 fn protected_mode<V: EntryView>(c: &Context<'_, V>) -> Option<bool> {
     Some(!c.unrestricted()? || c.field(Field::GUEST_CR0)? & CR0_PE != 0)
-}
-
-/// Will FRED transitions be enabled following the VM entry (FRED 2.0, 9.5)?
-#[inline(always)]
-fn fred<V: EntryView>(c: &Context<'_, V>) -> Option<bool> {
-    Some(c.guest_ia32e()? && c.field(Field::GUEST_CR4)? & CR4_FRED != 0)
 }
 
 fn inject(s: &mut EntryState, kind: u32, rest: u64) {
@@ -119,8 +113,8 @@ rules! {
             says "If an event of type 7 (other event) is injected and FRED transitions will not be enabled in the guest, its vector is 0 \
                   (pending MTF VM exit).";
             fails VmFailValid(7);
-            reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST)];
-            when |c| c.injection()?.kind() == EntryInterruption::OTHER_EVENT && !fred(c)?;
+            reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED)];
+            when |c| c.injection()?.kind() == EntryInterruption::OTHER_EVENT && !fred_enabled(c)?;
             holds |c| c.injection()?.vector() == 0;
             hint "Type 7 is no interrupt: the only event without FRED is the pending MTF VM exit, vector 0.";
             doubt "26.2.1.3 knows vector 0 only. FRED 2.0, 9.5.1, adds 1 (SYSCALL) and 2 (SYSENTER) for guests with FRED transitions, \
@@ -130,11 +124,12 @@ rules! {
         }
         "entry.injection.error_code_required" at 2 {
             says "If an injected hardware exception is #DF, #TS, #NP, #SS, #GP, #PF or #AC, the guest's CR0.PE is 1 (or \"unrestricted \
-                  guest\" is 0) and IA32_VMX_BASIC bit 56 is 0, bit 11 of the VM-entry interruption information (deliver error code) is 1.";
+                  guest\" is 0), IA32_VMX_BASIC bit 56 is 0 and FRED transitions will not be enabled in the guest, bit 11 of the VM-entry \
+                  interruption information (deliver error code) is 1.";
             fails VmFailValid(7);
             reads [
                 field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR0), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST),
-                ctl(Control::UNRESTRICTED_GUEST), cap(VmxMsr::Basic),
+                ctl(Control::UNRESTRICTED_GUEST), cap(VmxMsr::Basic), has(Feature::FRED),
             ];
             when |c| {
                 let event = c.injection()?;
@@ -142,7 +137,7 @@ rules! {
                     && has_error_code(event)
                     && protected_mode(c)?
                     && c.cap(VmxMsr::Basic)? & BASIC_ANY_ERROR_CODE == 0
-                    && !fred(c)?
+                    && !fred_enabled(c)?
             };
             holds |c| c.injection()?.deliver_error_code();
             hint "These exceptions push an error code: set bit 11 and write the code, 0 if need be, to the VM-entry exception error code.";
@@ -155,11 +150,11 @@ rules! {
             mends |s| s.set_bits(Field::VM_ENTRY_INTERRUPTION_INFO, DELIVER_ERROR_CODE);
         }
         "entry.injection.error_code_not_exception" at 2 {
-            says "If an injected event is no hardware exception, bit 11 of the VM-entry interruption information (deliver error code) is \
-                  0.";
+            says "If an injected event is no hardware exception and FRED transitions will not be enabled in the guest, bit 11 of the \
+                  VM-entry interruption information (deliver error code) is 0.";
             fails VmFailValid(7);
-            reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST)];
-            when |c| c.injection()?.kind() != EntryInterruption::HARDWARE_EXCEPTION && !fred(c)?;
+            reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED)];
+            when |c| c.injection()?.kind() != EntryInterruption::HARDWARE_EXCEPTION && !fred_enabled(c)?;
             holds |c| !c.injection()?.deliver_error_code();
             hint "Bit 11 is left over from an earlier exception, or was copied from IDT-vectoring information of another event.";
             doubt "FRED 2.0, 9.5.1, does not check bit 11 at all if FRED transitions will be enabled in the guest, and so do we. Linux \
@@ -168,12 +163,17 @@ rules! {
             mends |s| s.clear_bits(Field::VM_ENTRY_INTERRUPTION_INFO, DELIVER_ERROR_CODE);
         }
         "entry.injection.error_code_real_mode" at 2 {
-            says "If a hardware exception is injected, \"unrestricted guest\" is 1 and the guest's CR0.PE is 0, bit 11 of the VM-entry \
-                  interruption information (deliver error code) is 0.";
+            says "If a hardware exception is injected, \"unrestricted guest\" is 1, the guest's CR0.PE is 0 and FRED transitions will not \
+                  be enabled in the guest, bit 11 of the VM-entry interruption information (deliver error code) is 0.";
             fails VmFailValid(7);
-            reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR0), ctl(Control::UNRESTRICTED_GUEST)];
+            reads [
+                field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR0), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST),
+                ctl(Control::UNRESTRICTED_GUEST), has(Feature::FRED),
+            ];
             // Other events must not have the bit in any mode, which is the row above.
-            when |c| c.injection()?.kind() == EntryInterruption::HARDWARE_EXCEPTION && !protected_mode(c)?;
+            when |c| {
+                c.injection()?.kind() == EntryInterruption::HARDWARE_EXCEPTION && !protected_mode(c)? && !fred_enabled(c)?
+            };
             holds |c| !c.injection()?.deliver_error_code();
             hint "In real-address mode exceptions push no error code, not even #GP: bit 11 depends on the guest's mode.";
             doubt "26.2.1.3 asks for CR0.PE alone. kvm-unit-tests, KVM and Bochs let it count for unrestricted guests only; without that \
@@ -183,11 +183,12 @@ rules! {
             mends |s| s.clear_bits(Field::VM_ENTRY_INTERRUPTION_INFO, DELIVER_ERROR_CODE);
         }
         "entry.injection.error_code_vector" at 2 {
-            says "If an injected hardware exception has a vector of 0-7, 9, 15, 16 or 18-31 and IA32_VMX_BASIC bit 56 is 0, bit 11 of the \
-                  VM-entry interruption information (deliver error code) is 0.";
+            says "If an injected hardware exception has a vector of 0-7, 9, 15, 16 or 18-31, IA32_VMX_BASIC bit 56 is 0 and FRED \
+                  transitions will not be enabled in the guest, bit 11 of the VM-entry interruption information (deliver error code) is 0.";
             fails VmFailValid(7);
             reads [
                 field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST), cap(VmxMsr::Basic),
+                has(Feature::FRED),
             ];
             when |c| {
                 let event = c.injection()?;
@@ -195,7 +196,7 @@ rules! {
                     && event.vector() <= 31
                     && !has_error_code(event)
                     && c.cap(VmxMsr::Basic)? & BASIC_ANY_ERROR_CODE == 0
-                    && !fred(c)?
+                    && !fred_enabled(c)?
             };
             holds |c| !c.injection()?.deliver_error_code();
             hint "This exception has no error code; for #CP (21), which has one, the processor must report IA32_VMX_BASIC bit 56.";

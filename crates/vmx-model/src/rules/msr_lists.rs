@@ -165,7 +165,9 @@ fn after_loading<'a, V: EntryView>(c: &Context<'a, V>) -> MsrContext<'a> {
                 let mode = if ia32e { EFER_LME | EFER_LMA } else { 0 };
                 Some(efer_before.unwrap_or(0) & !(EFER_LME | EFER_LMA) | mode)
             }
-            _ => efer_before,
+            (_, Some(false)) => efer_before,
+            // LME is the old one or follows the mode: known if these are the same.
+            (mode, _) => efer_before.filter(|efer| mode == Some(efer & EFER_LME != 0)),
         },
         None => None,
     };

@@ -56,12 +56,12 @@ fn return_to_root(s: &mut EntryState) {
 
 rules! {
     // As in the context: who does not know whether the processor is in SMM (a dump never tells) takes it that it is not.
-    "31.14.3" when |c| c.cpu(CpuInput::InSmm).unwrap_or(0) == 1 => {
+    "31.14.3" when |c| c.cpu(CpuInput::InSmm).unwrap_or(0) != 0 => {
         "smm.dual_monitor_active" at 1 {
             says "A VM entry is executed in SMM only under the dual-monitor treatment.";
             fails InvalidOpcode;
             reads [cpu(CpuInput::InSmm), vmx(VmxInput::DualMonitorActive)];
-            holds |c| c.vmx(VmxInput::DualMonitorActive)? == 1;
+            holds |c| c.vmx(VmxInput::DualMonitorActive)? != 0;
             hint "An ordinary SMI handler cannot use VMX instructions: CR4.VMXE is 0 and reserved while it runs.";
             base ReturnFromSmm;
             breaks |s| s.set_vmx(VmxInput::DualMonitorActive, 0);
@@ -116,7 +116,7 @@ rules! {
             ];
             when |c| !c.ctl(Control::DEACTIVATE_DUAL_MONITOR)?
                 && c.field(Field::EXECUTIVE_VMCS_POINTER)? != c.vmx(VmxInput::VmxonPointer)?;
-            holds |c| c.vmx(VmxInput::ExecutiveLaunchState)? == 1;
+            holds |c| c.vmx(VmxInput::ExecutiveLaunchState)? != 0;
             hint "An SMM-transfer monitor cannot enter a VMCS that the executive monitor has not launched yet.";
             base ReturnFromSmm;
             breaks |s| s.set_vmx(VmxInput::ExecutiveLaunchState, 0);

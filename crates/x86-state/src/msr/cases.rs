@@ -273,7 +273,7 @@ fn pl0_ssp_exists_with_shadow_stacks_or_fred() {
     }
 }
 
-/// Arrow Lake has 10 general counters, of which CPUID leaf 0AH counts 8; leaf 23H, which its profile lacks, lists them.
+/// Arrow Lake announces CPUID leaf 23H, which its profile lacks: it may list more than the 8 general and 3 fixed counters of leaf 0AH.
 #[test]
 fn counters_that_leaf_23h_may_list_are_not_reserved() {
     let arrow_lake = cpu("arrow-lake").mask(MaskedMsr::PerfGlobalCtrl);
@@ -282,6 +282,17 @@ fn counters_that_leaf_23h_may_list_are_not_reserved() {
     assert_eq!(arrow_lake.reserved_in(1 << 63), Some(true));
     let sapphire_rapids = cpu("sapphire-rapids").mask(MaskedMsr::PerfGlobalCtrl);
     assert_eq!(sapphire_rapids.reserved_in(0x3ff), Some(true));
+}
+
+/// Before architectural LBRs the registers of the last exception were model-specific: SDM 4, MSR_LER_FROM_LIP, on most models.
+#[test]
+fn last_exception_registers_are_model_specific_without_architectural_lbrs() {
+    for (name, expected) in [("haswell", None), ("sapphire-rapids", Some(true))] {
+        let cpu = cpu(name);
+        for msr in [Msr(0x1dd), Msr(0x1de)] {
+            assert_eq!(check_write(msr, 0xffff_8000_0000_0000, &MsrContext::new(&cpu)).known(), expected, "{msr:?} on {name}");
+        }
+    }
 }
 
 #[test]

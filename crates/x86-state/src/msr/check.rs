@@ -227,6 +227,7 @@ fn exists(row: &MsrRow, msr: Msr, ctx: &MsrContext<'_>) -> Option<bool> {
     match row.exists {
         Exists::Always => Some(true),
         Exists::If(feature) => profile.has(feature),
+        Exists::IfOrModelSpecific(feature) => profile.has(feature).filter(|&has| has),
         Exists::IfEither(a, b) => match (profile.has(a), profile.has(b)) {
             (Some(true), _) | (_, Some(true)) => Some(true),
             (Some(false), Some(false)) => Some(false),

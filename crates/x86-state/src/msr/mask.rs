@@ -214,9 +214,9 @@ enum MoreCounters {
 }
 
 impl Facts<'_> {
-    /// Leaf 23H is later than rev 077: CPUID.(EAX=7,ECX=1):EAX\[8\] announces it, bit 1 of its EAX a subleaf 1 with one bit for each general
-    /// counter in EAX and one for each fixed counter in EBX. Linux (`update_pmu_cap`) counts by it: Arrow Lake has 10 general counters
-    /// there and 8 in leaf 0AH.
+    /// Leaf 23H is later than rev 077: CPUID.(EAX=7,ECX=1):EAX\[8\] announces it, bit 1 of its EAX a subleaf 1 with one bit
+    /// for each general counter in EAX and one for each fixed counter in EBX. Linux (`update_pmu_cap`) counts by it, since
+    /// some processors have more counters there than leaf 0AH reports.
     const fn more_counters(&self) -> MoreCounters {
         match (self.cpuid_bit(7, 1, 0, 8), self.cpuid_bit(0x23, 0, 0, 1)) {
             (Some(false), _) | (_, Some(false)) => MoreCounters::Listed(0, 0),

@@ -13,6 +13,8 @@ pub enum Exists {
     Always,
     /// If CPUID announces the feature.
     If(Feature),
+    /// If CPUID announces the feature. Without it the model decides: earlier ones had a register of their own at this index.
+    IfOrModelSpecific(Feature),
     /// If CPUID announces one of the two features.
     IfEither(Feature, Feature),
     /// If CPUID announces VMX and the capability register is not known to be absent (0).
@@ -187,7 +189,7 @@ impl MsrRow {
 }
 
 use Class::{Any, AtLeast, Bits, Mask, MaskCanonical, Opaque, PatTypes, Physical, ReadOnly};
-use Exists::{Always, If, IfAlso, IfEither, ModelSpecific, VmxCapability};
+use Exists::{Always, If, IfAlso, IfEither, IfOrModelSpecific, ModelSpecific, VmxCapability};
 
 const CANONICAL: Class = Class::Canonical { zero: 0 };
 const LOW32: Class = Bits(0xffff_ffff);
@@ -251,9 +253,9 @@ pub static TABLE: &[MsrRow] = &[
     run(0x1d1, 0x1d3, "IA32_FRED_SSPx", If(Feature::FRED), Class::Canonical { zero: 0b111 }).from(FRED),
     one(0x1d4, "IA32_FRED_CONFIG", If(Feature::FRED), MaskCanonical(MaskedMsr::FredConfig)).from(FRED),
     one(0x1d9, "IA32_DEBUGCTL", Always, Mask(MaskedMsr::DebugCtl)).from("SDM 3B 17.4.1, IA32_DEBUGCTL MSR"),
-    // "Do not fault on writes": with architectural LBRs. Before these they were model-specific.
-    one(0x1dd, "IA32_LER_FROM_IP", If(Feature::ARCH_LBR), Any).from(LBR),
-    one(0x1de, "IA32_LER_TO_IP", If(Feature::ARCH_LBR), Any).from(LBR),
+    // "Do not fault on writes": with architectural LBRs. Before these they were MSR_LER_FROM_LIP and MSR_LER_TO_LIP of the model.
+    one(0x1dd, "IA32_LER_FROM_IP", IfOrModelSpecific(Feature::ARCH_LBR), Any).from(LBR),
+    one(0x1de, "IA32_LER_TO_IP", IfOrModelSpecific(Feature::ARCH_LBR), Any).from(LBR),
     one(0x1e0, "IA32_LER_INFO", If(Feature::ARCH_LBR), Any).from(LBR),
     one(0x1f2, "IA32_SMRR_PHYSBASE", IfAlso(Feature::MTRR), Opaque).flags(MsrFlags::SMM_WRITE)
         .from("SDM 3A 11.11.2.4, System-Management Range Register Interface"),
