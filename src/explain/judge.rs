@@ -1,12 +1,13 @@
 //! What is an accusation and what is not? All rules on all processors, weighed against what the log reports.
 
-use super::report::{Conditional, Event, Report, RuleReport, Undecided, Verdict};
+use super::report::{Conditional, Event, FieldWords, Report, RuleReport, Undecided, Verdict};
 use super::view::{Asked, DumpView};
 use super::words;
 use softvirt_dump::{Dump, DumpKind, Happened};
 use std::collections::{BTreeMap, BTreeSet};
 use vmx_model::builder::blank;
-use vmx_model::rules::{Consequence, RuleId};
+use vmx_model::rules::{Consequence, RuleId, failing_msr_entry};
+use vmx_model::view::Input;
 use vmx_model::{Field, check_entry};
 use x86_state::CpuProfile;
 
@@ -213,6 +214,14 @@ fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, on: &[usize], f
     let _ = check_entry(&view);
     let asked = view.asked(rule);
 
+    let printed = |asked: &Asked| !matches!(asked.input, Input::Field(field) if !dump.vmcs.is_known(field));
+    let mut is: Vec<FieldWords> =
+        asked.iter().filter(|asked| printed(asked)).filter_map(|&asked| words::input(asked, &view, profile)).collect();
+    if row.consequence == Consequence::MsrLoading {
+        is.extend(failing_msr_entry(&view).map(|failure| words::msr_entry(&failure, reported_number(dump))));
+    }
+    let is_suspicion = !answers.broken_on.contains_key(&rule);
+
     let mut mended = blank(profile);
     mended.vmcs = *view.vmcs();
     (row.mends)(&mut mended);
@@ -228,14 +237,24 @@ fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, on: &[usize], f
         source: row.section.to_string(),
         consequence: words::consequence(row.consequence),
         matches_log: failure.map(|failure| failure.fits(row.consequence)),
-        missing: missing(&asked, &view),
-        is: asked.into_iter().filter_map(|asked| words::input(asked, &view, profile)).collect(),
+        missing: if is_suspicion { missing(&asked, &view) } else { Vec::new() },
+        is,
         had_to_be,
         hint: row.hint.to_owned(),
         doubt: row.doubt.to_owned(),
         broken_on: answers.names(on),
         processors: answers.profiles.len(),
     }
+}
+
+/// The number of the failing MSR-load entry as the log reports it. It matters where the log prints the entry but not the list.
+fn reported_number(dump: &Dump) -> Option<u32> {
+    dump.facts.msr_lists.entry_load.is_none().then(|| {
+        dump.events.iter().rev().find_map(|event| match event.what {
+            Happened::MsrLoadFailed { entry, .. } => entry,
+            _ => None,
+        })
+    })?
 }
 
 /// The inputs that a rule asked for and did not get, each once, in alphabetical order.

@@ -4,7 +4,7 @@ use super::report::FieldWords;
 use super::view::{Asked, DumpView};
 use softvirt_dump::Happened;
 use vmx_model::reasons::ExitReason;
-use vmx_model::rules::Consequence;
+use vmx_model::rules::{Consequence, MsrLoadFailure};
 use vmx_model::view::Input;
 use vmx_model::{ControlVector, EntryView, Field, Vmcs, describe, errors};
 use x86_state::CpuProfile;
@@ -65,6 +65,16 @@ pub(super) fn input(asked: Asked, view: &DumpView<'_>, profile: &CpuProfile) -> 
             u64::from(profile.linear_width()),
             &format!("{} bits on {}", profile.linear_width(), profile.name()),
         ),
+    }
+}
+
+/// The entry of the MSR-load list that fails. `reported` is its number in the log, where the list itself is not printed.
+pub(super) fn msr_entry(failure: &MsrLoadFailure, reported: Option<u32>) -> FieldWords {
+    let name = failure.msr.name().map_or(String::new(), |name| format!(" ({name})"));
+    FieldWords {
+        name: format!("MSR-load entry {}", reported.unwrap_or(failure.number)),
+        value: Some(format!("{:#018x}", failure.value)),
+        words: format!("for MSR {:#x}{name}: {}", failure.msr.0, failure.fault.reason()),
     }
 }
 

@@ -81,11 +81,19 @@ fn efer_in_the_list_is_undecided_while_cr0_is_unknown() {
             s.set_cpu(CpuInput::Efer, before);
             list_of_one(s, Msr::EFER, value);
         });
-        assert_eq!(broken(&state).contains(&"msr.entry_load.wrmsr"), value == 0, "{before:#x}, {value:#x}, with paging");
+        assert_eq!(
+            broken(&state).contains(&"msr.entry_load.wrmsr"),
+            value == 0,
+            "{before:#x}, {value:#x}, with paging"
+        );
         let violations = check_entry(&Without(state, Field::GUEST_CR0));
         let rules = |set: Vec<&str>| set.contains(&"msr.entry_load.wrmsr");
         assert!(!rules(ids(&violations)), "{before:#x}, {value:#x}");
-        assert_eq!(rules(violations.unknown().map(|rule| rule.row().id).collect()), undecided, "{before:#x}, {value:#x}");
+        assert_eq!(
+            rules(violations.unknown().map(|rule| rule.row().id).collect()),
+            undecided,
+            "{before:#x}, {value:#x}"
+        );
     }
 }
 

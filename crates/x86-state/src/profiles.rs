@@ -8,7 +8,7 @@ mod generated;
 
 pub use generated::*;
 
-use crate::profile::{CpuProfile, Knobs, RawProfile};
+use crate::profile::{CpuProfile, RawProfile};
 
 /// A profile of which nothing is known: what a file does not state is as here.
 ///

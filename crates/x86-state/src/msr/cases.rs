@@ -262,9 +262,10 @@ fn values_of_each_class() {
 /// With FRED it is IA32_FRED_SSP0, which exists without shadow stacks.
 #[test]
 fn pl0_ssp_exists_with_shadow_stacks_or_fred() {
-    for (shadow_stacks, fred, exists) in [(true, false, true), (false, true, true), (true, true, true), (false, false, false)] {
-        let cpu =
-            cpu("sapphire-rapids").with_feature(Feature::CET_SS, shadow_stacks).with_feature(Feature::FRED, fred);
+    for (shadow_stacks, fred, exists) in
+        [(true, false, true), (false, true, true), (true, true, true), (false, false, false)]
+    {
+        let cpu = cpu("sapphire-rapids").with_feature(Feature::CET_SS, shadow_stacks).with_feature(Feature::FRED, fred);
         let ctx = MsrContext::new(&cpu);
         let expected = if exists { None } else { Some(MsrFault::NoSuchMsr) };
         assert_eq!(fault(Msr::PL0_SSP, 0, &ctx), expected, "CET_SS {shadow_stacks}, FRED {fred}");
@@ -290,7 +291,11 @@ fn last_exception_registers_are_model_specific_without_architectural_lbrs() {
     for (name, expected) in [("haswell", None), ("sapphire-rapids", Some(true))] {
         let cpu = cpu(name);
         for msr in [Msr(0x1dd), Msr(0x1de)] {
-            assert_eq!(check_write(msr, 0xffff_8000_0000_0000, &MsrContext::new(&cpu)).known(), expected, "{msr:?} on {name}");
+            assert_eq!(
+                check_write(msr, 0xffff_8000_0000_0000, &MsrContext::new(&cpu)).known(),
+                expected,
+                "{msr:?} on {name}"
+            );
         }
     }
 }
