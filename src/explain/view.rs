@@ -3,8 +3,7 @@
 use softvirt_dump::{Dump, Happened, MsrEntry};
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
-use vmx_model::rules::RuleId;
+use vmx_model::rules::{RULE_COUNT, RuleId};
 use vmx_model::view::{CpuInput, Input, VmxInput};
 use vmx_model::{Control, EntryView, Field, Vmcs};
 use x86_state::{CpuProfile, VmxMsr};
@@ -27,7 +26,8 @@ pub(crate) struct DumpView<'a> {
     list_address: u64,
     given: &'a [(String, u64)],
     rules: RefCell<(RuleId, usize)>,
-    asked: RefCell<BTreeMap<RuleId, Vec<Asked>>>,
+    /// What each rule asked, indexed by rule.
+    asked: RefCell<Vec<Vec<Asked>>>,
 }
 
 impl<'a> DumpView<'a> {
@@ -58,7 +58,7 @@ impl<'a> DumpView<'a> {
             list_address,
             given: &dump.facts.given,
             rules: RefCell::new((RuleId::FIRST, 0)),
-            asked: RefCell::default(),
+            asked: RefCell::new(vec![Vec::new(); RULE_COUNT]),
         }
     }
 
@@ -82,12 +82,12 @@ impl<'a> DumpView<'a> {
 
     /// What a rule asked in the check so far, in the order of asking.
     pub(crate) fn asked(&self, rule: RuleId) -> Vec<Asked> {
-        self.asked.borrow().get(&rule).cloned().unwrap_or_default()
+        self.asked.borrow()[rule.index()].clone()
     }
 
     /// Did the rule ask for something of the state, not only of the processor model, that is known? Without that it is no evidence.
     pub(crate) fn knows_state(&self, rule: RuleId) -> bool {
-        self.asked(rule).iter().any(|asked| asked.known && !asked.input.is_capability())
+        self.asked.borrow()[rule.index()].iter().any(|asked| asked.known && !asked.input.is_capability())
     }
 
     fn given(&self, key: &str) -> Option<u64> {
@@ -214,9 +214,7 @@ impl EntryView for DumpView<'_> {
     fn note(&self, input: Input) {
         let asked = Asked { input, known: self.is_known(input) };
         let (first, count) = *self.rules.borrow();
-        for rule in RuleId::all().skip(first.index()).take(count) {
-            let mut all = self.asked.borrow_mut();
-            let of_rule = all.entry(rule).or_default();
+        for of_rule in &mut self.asked.borrow_mut()[first.index()..first.index() + count] {
             if !of_rule.contains(&asked) {
                 of_rule.push(asked);
             }

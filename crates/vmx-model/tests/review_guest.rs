@@ -172,12 +172,12 @@ fn kut_vmx_pae_test() {
             let state = guest(&|s| s.set_bits(Field::GUEST_CR3, 1 << bit));
             assert_eq!(outcome(&state), failed(0), "EPT {ept}, CR3 bit {bit}");
         }
-        for n in 0..4 {
+        for (n, field) in FIELDS.into_iter().enumerate() {
             let with_bit = |bit: u64| {
                 guest(&|s| {
-                    let entry = s.get(FIELDS[n]) | 1 << bit;
+                    let entry = s.get(field) | 1 << bit;
                     if ept {
-                        s.set(FIELDS[n], entry);
+                        s.set(field, entry);
                     } else {
                         s.memory.set(PDPT + 8 * n as u64, entry);
                     }

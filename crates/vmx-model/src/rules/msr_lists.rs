@@ -221,7 +221,7 @@ fn shorten(s: &mut EntryState) {
 }
 
 const LENGTH_DOUBT: &str = "A list longer than IA32_VMX_MISC[27:25] recommends has undefined effects: of the entries beyond that number \
-    softvirt says nothing.";
+    softvirt says nothing, nor of those behind the first entry that fails.";
 const EFER_HINT: &str = "IA32_EFER with another LME than \"IA-32e mode guest\" is the usual one: while CR0.PG is 1 LME cannot change. \
     Load it by its VMCS field, or leave it out. Others: a reserved bit, an address that is not canonical, a register that the processor \
     lacks.";
