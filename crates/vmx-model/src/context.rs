@@ -6,67 +6,9 @@ use crate::rules::msr_lists::{self, ListVerdict};
 use crate::view::{CpuInput, EntryView, Input, VmxInput};
 use core::cell::OnceCell;
 use x86_state::profile::AllowedSettings;
-use x86_state::{AccessRights, CpuProfile, Feature, MaskedMsr, MsrMask, SegmentRegister, VmxMsr, addr};
-
-/// The VM-entry interruption-information field.
-///
-/// ```text
-///  31   30        12  11   10   8 7      0
-/// +---+-------------+----+-------+--------+
-/// | V |  reserved   | DE | type  | vector |
-/// +---+-------------+----+-------+--------+
-/// ```
-/// Source: SDM 3C 24.8.3 (rev 077), VM-Entry Controls for Event Injection, Table 24-16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntryInterruption(pub u32);
-
-impl EntryInterruption {
-    /// Type 0.
-    pub const EXTERNAL_INTERRUPT: u32 = 0;
-    /// Type 2.
-    pub const NMI: u32 = 2;
-    /// Type 3.
-    pub const HARDWARE_EXCEPTION: u32 = 3;
-    /// Type 4.
-    pub const SOFTWARE_INTERRUPT: u32 = 4;
-    /// Type 5.
-    pub const PRIVILEGED_SOFTWARE_EXCEPTION: u32 = 5;
-    /// Type 6.
-    pub const SOFTWARE_EXCEPTION: u32 = 6;
-    /// Type 7.
-    pub const OTHER_EVENT: u32 = 7;
-
-    /// Valid, bit 31.
-    #[must_use]
-    #[inline]
-    pub const fn valid(self) -> bool {
-        self.0 >> 31 == 1
-    }
-    /// Interruption type, bits `[10:8]`.
-    #[must_use]
-    #[inline]
-    pub const fn kind(self) -> u32 {
-        self.0 >> 8 & 7
-    }
-    /// Vector, bits `[7:0]`.
-    #[must_use]
-    #[inline]
-    pub const fn vector(self) -> u32 {
-        self.0 & 0xff
-    }
-    /// Deliver error code, bit 11.
-    #[must_use]
-    #[inline]
-    pub const fn deliver_error_code(self) -> bool {
-        self.0 >> 11 & 1 == 1
-    }
-    /// Is this a valid injection of type `kind`?
-    #[must_use]
-    #[inline]
-    pub const fn injects(self, kind: u32) -> bool {
-        self.valid() && self.kind() == kind
-    }
-}
+use x86_state::{
+    AccessRights, CpuProfile, Feature, InterruptionInfo, MaskedMsr, MsrMask, SegmentRegister, VmxMsr, addr,
+};
 
 /// A view and what follows from it for all rules.
 ///
@@ -362,7 +304,7 @@ impl<'a, V: EntryView> Context<'a, V> {
 
     /// The VM-entry interruption-information field.
     #[inline(always)]
-    pub fn injection(&self) -> Option<EntryInterruption> {
-        Some(EntryInterruption(self.field(Field::VM_ENTRY_INTERRUPTION_INFO)? as u32))
+    pub fn injection(&self) -> Option<InterruptionInfo> {
+        Some(InterruptionInfo(self.field(Field::VM_ENTRY_INTERRUPTION_INFO)? as u32))
     }
 }

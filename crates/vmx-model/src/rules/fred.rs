@@ -8,13 +8,13 @@
 
 use super::host_address_space::legacy_host;
 use super::table::{Paragraph, both, rules};
-use crate::context::{Context, EntryInterruption};
+use crate::context::Context;
 use crate::control::Control;
 use crate::fields::Field;
 use crate::state::EntryState;
 use crate::view::EntryView;
 use x86_state::addr::canonicalize;
-use x86_state::{Feature, MaskedMsr, SegmentRegister, VmxMsr};
+use x86_state::{EventType, Feature, MaskedMsr, SegmentRegister, VmxMsr};
 
 /// CR4.FRED. (FRED 2.0 says bit 29 in 9.5: a slip, since its own 3.2 and every later source say 32.)
 const CR4_FRED: u64 = 1 << 32;
@@ -25,7 +25,7 @@ const RFLAGS_IOPL: u64 = 3 << 12;
 /// Nested exception, bit 13 of the VM-entry interruption-information field.
 const NESTED_EXCEPTION: u64 = 1 << 13;
 /// A valid "other event".
-const OTHER_EVENT: u64 = 1 << 31 | (EntryInterruption::OTHER_EVENT as u64) << 8;
+const OTHER_EVENT: u64 = 1 << 31 | (EventType::OTHER_EVENT.bits() as u64) << 8;
 
 /// FRED transitions will be enabled after the entry. A processor without FRED does not look at the bit; one of which this is not known
 /// counts as having it.
@@ -56,14 +56,14 @@ pub(super) mod injection {
     use super::*;
 
     rules! {
-        "9.5.1" when |c| c.injection()?.valid() => {
+        "9.5.1" when |c| c.injection()?.is_valid() => {
             "entry.injection.fred_vector" at 1 {
                 says "If FRED transitions will be enabled and an event of type 7 (other event) is injected, its vector is at most 2.";
                 fails VmFailValid(7);
                 reads [
                     field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_CR4), ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
                 ];
-                when |c| c.injection()?.kind() == EntryInterruption::OTHER_EVENT && fred_enabled(c)?;
+                when |c| c.injection()?.kind() == EventType::OTHER_EVENT && fred_enabled(c)?;
                 holds |c| c.injection()?.vector() <= 2;
                 hint "0 is a pending MTF VM exit, 1 is SYSCALL, 2 is SYSENTER.";
                 breaks |s| { s.set_bits(Field::GUEST_CR4, CR4_FRED); s.set(Field::VM_ENTRY_INTERRUPTION_INFO, OTHER_EVENT | 3) };
@@ -76,7 +76,7 @@ pub(super) mod injection {
                     field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::VM_ENTRY_INSTRUCTION_LENGTH), field(Field::GUEST_CR4),
                     ctl(Control::IA32E_MODE_GUEST), has(Feature::FRED),
                 ];
-                when |c| c.injection()?.kind() == EntryInterruption::OTHER_EVENT
+                when |c| c.injection()?.kind() == EventType::OTHER_EVENT
                     && matches!(c.injection()?.vector(), 1 | 2)
                     && fred_enabled(c)?;
                 holds |c| c.field(Field::VM_ENTRY_INSTRUCTION_LENGTH)? <= 15;
@@ -96,7 +96,7 @@ pub(super) mod injection {
                 fails VmFailValid(7);
                 reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), cap(VmxMsr::Basic)];
                 when |c| c.field(Field::VM_ENTRY_INTERRUPTION_INFO)? & NESTED_EXCEPTION != 0 && c.cap(VmxMsr::Basic)? >> 58 & 1 == 1;
-                holds |c| c.injection()?.kind() == EntryInterruption::HARDWARE_EXCEPTION;
+                holds |c| c.injection()?.kind() == EventType::HARDWARE_EXCEPTION;
                 hint "Bit 13 may be copied from the exit information only for exceptions; interrupts do not nest.";
                 breaks |s| {
                     s.set_bits(Field::GUEST_RFLAGS, RFLAGS_IF);

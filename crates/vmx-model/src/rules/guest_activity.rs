@@ -5,20 +5,19 @@
 
 use super::guest_interruptibility::{enter_smm, inject, refuse_injection};
 use super::table::{Paragraph, rules};
-use crate::context::EntryInterruption;
 use crate::control::Control;
 use crate::fields::Field;
 use crate::state::EntryState;
-use x86_state::{SegmentRegister, VmxMsr};
+use x86_state::{EventType, InterruptionInfo, SegmentRegister, VmxMsr};
 
 const ACTIVE: u64 = 0;
 const HLT: u64 = 1;
 const SHUTDOWN: u64 = 2;
 const WAIT_FOR_SIPI: u64 = 3;
 
-const DEBUG_EXCEPTION: u32 = 1;
-const MACHINE_CHECK: u32 = 18;
-const PENDING_MTF: u32 = 0;
+const DEBUG_EXCEPTION: u8 = 1;
+const MACHINE_CHECK: u8 = 18;
+const PENDING_MTF: u8 = 0;
 
 /// The bit of IA32_VMX_MISC that reports support of activity state 1, 2 or 3: 6, 7 or 8.
 const fn support(misc: u64, activity: u64) -> bool {
@@ -26,19 +25,19 @@ const fn support(misc: u64, activity: u64) -> bool {
 }
 
 /// "Those with interruption type external interrupt or NMI; hardware exception and vector 1 or 18; other event and vector 0."
-const fn allowed_in_hlt(event: EntryInterruption) -> bool {
+const fn allowed_in_hlt(event: InterruptionInfo) -> bool {
     match event.kind() {
-        EntryInterruption::EXTERNAL_INTERRUPT | EntryInterruption::NMI => true,
-        EntryInterruption::HARDWARE_EXCEPTION => matches!(event.vector(), DEBUG_EXCEPTION | MACHINE_CHECK),
-        EntryInterruption::OTHER_EVENT => event.vector() == PENDING_MTF,
+        EventType::EXTERNAL_INTERRUPT | EventType::NMI => true,
+        EventType::HARDWARE_EXCEPTION => matches!(event.vector(), DEBUG_EXCEPTION | MACHINE_CHECK),
+        EventType::OTHER_EVENT => event.vector() == PENDING_MTF,
         _ => false,
     }
 }
 
-const fn allowed_in_shutdown(event: EntryInterruption) -> bool {
+const fn allowed_in_shutdown(event: InterruptionInfo) -> bool {
     match event.kind() {
-        EntryInterruption::NMI => true,
-        EntryInterruption::HARDWARE_EXCEPTION => event.vector() == MACHINE_CHECK,
+        EventType::NMI => true,
+        EventType::HARDWARE_EXCEPTION => event.vector() == MACHINE_CHECK,
         _ => false,
     }
 }
@@ -108,7 +107,7 @@ rules! {
             mends |s| if s.get(Field::GUEST_INTERRUPTIBILITY_STATE) & 0b11 != 0 { s.set(Field::GUEST_ACTIVITY_STATE, ACTIVE) };
         }
     }
-    "26.3.1.5" when |c| c.injection()?.valid() => {
+    "26.3.1.5" when |c| c.injection()?.is_valid() => {
         "guest.activity.hlt_injection" at 1 {
             says "If the activity state is HLT, an injected event is an external interrupt, an NMI, #DB (hardware exception 1), #MC \
                 (hardware exception 18) or a pending MTF VM exit.";
@@ -118,7 +117,7 @@ rules! {
             holds |c| allowed_in_hlt(c.injection()?);
             hint "A halted processor meets no other exception: set the activity state to active when you inject one.";
             base Hlt;
-            breaks |s| inject(s, EntryInterruption::HARDWARE_EXCEPTION, 6);
+            breaks |s| inject(s, EventType::HARDWARE_EXCEPTION, 6);
             mends |s| if s.get(Field::GUEST_ACTIVITY_STATE) == HLT { refuse_injection(s, |event| !allowed_in_hlt(event)) };
         }
         "guest.activity.shutdown_injection" at 1 {
@@ -131,7 +130,7 @@ rules! {
             breaks |s| {
                 s.set(Field::GUEST_ACTIVITY_STATE, SHUTDOWN);
                 s.set_bits(Field::GUEST_RFLAGS, 1 << 9);
-                inject(s, EntryInterruption::EXTERNAL_INTERRUPT, 0x20);
+                inject(s, EventType::EXTERNAL_INTERRUPT, 0x20);
             };
             mends |s| if s.get(Field::GUEST_ACTIVITY_STATE) == SHUTDOWN { refuse_injection(s, |event| !allowed_in_shutdown(event)) };
         }
@@ -143,7 +142,7 @@ rules! {
             holds |c| c.field(Field::GUEST_ACTIVITY_STATE)? != WAIT_FOR_SIPI;
             hint "Clear bit 31 of the VM-entry interruption information: a processor that waits for SIPI takes nothing else.";
             base WaitForSipi;
-            breaks |s| inject(s, EntryInterruption::NMI, 2);
+            breaks |s| inject(s, EventType::NMI, 2);
             mends |s| if s.get(Field::GUEST_ACTIVITY_STATE) == WAIT_FOR_SIPI { refuse_injection(s, |_| true) };
         }
     }

@@ -11,12 +11,11 @@
 //! ```
 
 use super::table::{Paragraph, rules};
-use crate::context::EntryInterruption;
 use crate::control::Control;
 use crate::fields::Field;
 use crate::state::EntryState;
 use crate::view::{CpuInput, VmxInput};
-use x86_state::Feature;
+use x86_state::{EventType, Feature, InterruptionInfo};
 
 const STI: u64 = 1;
 const MOV_SS: u64 = 1 << 1;
@@ -26,14 +25,14 @@ const ENCLAVE: u64 = 1 << 4;
 const DEFINED: u64 = 0x1f;
 
 /// Injects an event without error code.
-pub(super) fn inject(s: &mut EntryState, kind: u32, vector: u32) {
-    s.set(Field::VM_ENTRY_INTERRUPTION_INFO, u64::from(1 << 31 | kind << 8 | vector));
+pub(super) fn inject(s: &mut EntryState, kind: EventType, vector: u32) {
+    s.set(Field::VM_ENTRY_INTERRUPTION_INFO, 1 << 31 | u64::from(kind.bits()) << 8 | u64::from(vector));
 }
 
 /// Clears the valid bit of an injected event that `refused` is true of.
-pub(super) fn refuse_injection(s: &mut EntryState, refused: impl FnOnce(EntryInterruption) -> bool) {
-    let event = EntryInterruption(s.get(Field::VM_ENTRY_INTERRUPTION_INFO) as u32);
-    if event.valid() && refused(event) {
+pub(super) fn refuse_injection(s: &mut EntryState, refused: impl FnOnce(InterruptionInfo) -> bool) {
+    let event = InterruptionInfo(s.get(Field::VM_ENTRY_INTERRUPTION_INFO) as u32);
+    if event.is_valid() && refused(event) {
         s.clear_bits(Field::VM_ENTRY_INTERRUPTION_INFO, 1 << 31);
     }
 }
@@ -53,7 +52,7 @@ fn block_by_sti(s: &mut EntryState) {
 }
 
 /// The mend of a rule on one blocking bit beside one type of event.
-fn let_go(s: &mut EntryState, blocking: u64, kind: u32) {
+fn let_go(s: &mut EntryState, blocking: u64, kind: EventType) {
     if s.get(Field::GUEST_INTERRUPTIBILITY_STATE) & blocking != 0 {
         refuse_injection(s, |event| event.kind() == kind);
     }
@@ -92,54 +91,54 @@ rules! {
             mends |s| if s.get(Field::GUEST_RFLAGS) >> 9 & 1 == 0 { s.clear_bits(Field::GUEST_INTERRUPTIBILITY_STATE, STI) };
         }
     }
-    "26.3.1.5" when |c| c.injection()?.valid() => {
+    "26.3.1.5" when |c| c.injection()?.is_valid() => {
         "guest.interruptibility.external_interrupt_sti" at 2 {
             says "If an external interrupt is injected, blocking by STI (bit 0) is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE)];
-            when |c| c.injection()?.kind() == EntryInterruption::EXTERNAL_INTERRUPT;
+            when |c| c.injection()?.kind() == EventType::EXTERNAL_INTERRUPT;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & STI == 0;
             hint "The guest is in the shadow of STI: wait for the interrupt window, or clear the blocking if you have emulated the \
                 instruction.";
-            breaks |s| { block_by_sti(s); inject(s, EntryInterruption::EXTERNAL_INTERRUPT, 0x20) };
-            mends |s| let_go(s, STI, EntryInterruption::EXTERNAL_INTERRUPT);
+            breaks |s| { block_by_sti(s); inject(s, EventType::EXTERNAL_INTERRUPT, 0x20) };
+            mends |s| let_go(s, STI, EventType::EXTERNAL_INTERRUPT);
         }
         "guest.interruptibility.external_interrupt_mov_ss" at 2 {
             says "If an external interrupt is injected, blocking by MOV SS (bit 1) is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE)];
-            when |c| c.injection()?.kind() == EntryInterruption::EXTERNAL_INTERRUPT;
+            when |c| c.injection()?.kind() == EventType::EXTERNAL_INTERRUPT;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & MOV_SS == 0;
             hint "The guest is in the shadow of MOV SS: wait for the interrupt window, or clear the blocking if you have emulated the \
                 instruction.";
             breaks |s| {
                 s.set_bits(Field::GUEST_RFLAGS, 1 << 9);
                 s.set_bits(Field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS);
-                inject(s, EntryInterruption::EXTERNAL_INTERRUPT, 0x20);
+                inject(s, EventType::EXTERNAL_INTERRUPT, 0x20);
             };
-            mends |s| let_go(s, MOV_SS, EntryInterruption::EXTERNAL_INTERRUPT);
+            mends |s| let_go(s, MOV_SS, EventType::EXTERNAL_INTERRUPT);
         }
         "guest.interruptibility.nmi_sti" at 2 {
             says "If an NMI is injected, blocking by STI (bit 0) is 0.";
             fails InvalidGuestState { qualification: 3 };
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE)];
-            when |c| c.injection()?.kind() == EntryInterruption::NMI;
+            when |c| c.injection()?.kind() == EventType::NMI;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & STI == 0;
             hint "The guest is in the shadow of STI, which VM entry lets block NMIs too: clear bit 0 before injecting the NMI, or wait.";
             doubt "STI need not block NMIs outside VM entry (Table 24-3, note 1: \"may\"). 26.3.1.5 demands the bit to be 0 all the same, \
                 and 26.8 keeps qualification 3 for this case; read so.";
-            breaks |s| { block_by_sti(s); inject(s, EntryInterruption::NMI, 2) };
-            mends |s| let_go(s, STI, EntryInterruption::NMI);
+            breaks |s| { block_by_sti(s); inject(s, EventType::NMI, 2) };
+            mends |s| let_go(s, STI, EventType::NMI);
         }
         "guest.interruptibility.nmi_mov_ss" at 2 {
             says "If an NMI is injected, blocking by MOV SS (bit 1) is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE)];
-            when |c| c.injection()?.kind() == EntryInterruption::NMI;
+            when |c| c.injection()?.kind() == EventType::NMI;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & MOV_SS == 0;
             hint "The guest is in the shadow of MOV SS: request an NMI-window exit and inject then.";
-            breaks |s| { s.set_bits(Field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS); inject(s, EntryInterruption::NMI, 2) };
-            mends |s| let_go(s, MOV_SS, EntryInterruption::NMI);
+            breaks |s| { s.set_bits(Field::GUEST_INTERRUPTIBILITY_STATE, MOV_SS); inject(s, EventType::NMI, 2) };
+            mends |s| let_go(s, MOV_SS, EventType::NMI);
         }
     }
     "26.3.1.5" when |c| true => {
@@ -165,12 +164,12 @@ rules! {
             mends |s| if s.ctl(Control::ENTRY_TO_SMM) { s.set_bits(Field::GUEST_INTERRUPTIBILITY_STATE, SMI) };
         }
     }
-    "26.3.1.5" when |c| c.injection()?.valid() => {
+    "26.3.1.5" when |c| c.injection()?.is_valid() => {
         "guest.interruptibility.nmi_virtual_nmis" at 2 {
             says "If \"virtual NMIs\" is 1 and an NMI is injected, blocking by NMI (bit 3) is 0.";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::VM_ENTRY_INTERRUPTION_INFO), field(Field::GUEST_INTERRUPTIBILITY_STATE), ctl(Control::VIRTUAL_NMIS)];
-            when |c| c.injection()?.kind() == EntryInterruption::NMI && c.ctl(Control::VIRTUAL_NMIS)?;
+            when |c| c.injection()?.kind() == EventType::NMI && c.ctl(Control::VIRTUAL_NMIS)?;
             holds |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & NMI == 0;
             hint "An exit during the delivery of an NMI sets bit 3 and leaves the NMI in the IDT-vectoring information: clear bit 3 when \
                 injecting it again.";
@@ -178,10 +177,10 @@ rules! {
                 s.on(Control::NMI_EXITING);
                 s.on(Control::VIRTUAL_NMIS);
                 s.set_bits(Field::GUEST_INTERRUPTIBILITY_STATE, NMI);
-                inject(s, EntryInterruption::NMI, 2);
+                inject(s, EventType::NMI, 2);
             };
             // Without looking at the control: during a return from SMM it is another VMCS's.
-            mends |s| let_go(s, NMI, EntryInterruption::NMI);
+            mends |s| let_go(s, NMI, EventType::NMI);
         }
     }
     "26.3.1.5" when |c| c.field(Field::GUEST_INTERRUPTIBILITY_STATE)? & ENCLAVE != 0 => {

@@ -3,14 +3,14 @@
 //! Source: SDM 3C 26.3.1.4 (rev 077), Checks on Guest RIP, RFLAGS, and SSP; 26.3.2.3, Loading Guest RIP, RSP, RFLAGS, and SSP.
 
 use super::table::{Paragraph, rules};
-use crate::context::{Context, EntryInterruption};
+use crate::context::Context;
 use crate::control::Control;
 use crate::fields::Field;
 use crate::state::EntryState;
 use crate::view::EntryView;
 use x86_state::addr::{canonicalize, upper_bits_identical};
 use x86_state::profile::{Knobs, RipWidth};
-use x86_state::{CpuProfile, Feature};
+use x86_state::{CpuProfile, EventType, Feature};
 
 const CR0_PE: u64 = 1;
 const CR4_LA57: u64 = 1 << 12;
@@ -145,7 +145,7 @@ rules! {
             says "IF (bit 9) of RFLAGS is 1 if the VM entry injects an external interrupt (valid bit 31 is 1, type bits 10:8 are 0).";
             fails InvalidGuestState { qualification: 0 };
             reads [field(Field::GUEST_RFLAGS), field(Field::VM_ENTRY_INTERRUPTION_INFO)];
-            when |c| c.injection()?.injects(EntryInterruption::EXTERNAL_INTERRUPT);
+            when |c| { let event = c.injection()?; event.is_valid() && event.kind() == EventType::EXTERNAL_INTERRUPT };
             holds |c| c.field(Field::GUEST_RFLAGS)? & RFLAGS_IF != 0;
             hint "An interrupt was injected while the guest has interrupts off: open an interrupt window and inject then.";
             breaks |s| s.set(Field::VM_ENTRY_INTERRUPTION_INFO, 1 << 31 | 0x20);
