@@ -39,7 +39,7 @@ impl<'a> Answers<'a> {
             for rule in found.unknown() {
                 answers.undecided_on.entry(rule).or_default().push(i);
             }
-            for rule in found.suspected().filter(|&rule| view.knows_state(rule)) {
+            for rule in found.suspected() {
                 answers.suspected_on.entry(rule).or_default().push(i);
             }
         }
@@ -58,9 +58,19 @@ impl<'a> Answers<'a> {
         self.fewest(&self.broken_on, failure)
     }
 
-    /// The same among the rules that are only suspected.
-    fn simplest_suspicion(&self, failure: Failure) -> BTreeSet<RuleId> {
-        self.fewest(&self.suspected_on, failure)
+    /// The same among the rules that are only suspected, on the evidence of some state that the dump shows.
+    fn simplest_suspicion(&self, dump: &Dump, failure: Failure) -> BTreeSet<RuleId> {
+        let mut evident: BTreeMap<RuleId, Vec<usize>> = BTreeMap::new();
+        for (i, profile) in self.profiles.iter().enumerate() {
+            let view = DumpView::new(dump, profile).recording();
+            let _ = check_entry(&view);
+            for (rule, _) in self.suspected_on.iter().filter(|(_, on)| on.contains(&i)) {
+                if view.knows_state(*rule) {
+                    evident.entry(*rule).or_default().push(i);
+                }
+            }
+        }
+        self.fewest(&evident, failure)
     }
 
     fn fewest(&self, rules_on: &BTreeMap<RuleId, Vec<usize>>, failure: Failure) -> BTreeSet<RuleId> {
@@ -158,7 +168,7 @@ pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
 
     let suspects = match failure {
         Some(failure) if !accused.iter().any(|rule| failure.fits(rule.row().consequence)) => {
-            answers.simplest_suspicion(failure)
+            answers.simplest_suspicion(dump, failure)
         }
         _ => BTreeSet::new(),
     };
@@ -210,7 +220,7 @@ fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, on: &[usize], f
     let row = rule.row();
     // Tell it on the newest of the processors concerned; the profiles stand in the order of their age.
     let profile = answers.profiles[on.last().copied().unwrap_or(0)];
-    let view = DumpView::new(dump, profile).with_list_in_memory();
+    let view = DumpView::new(dump, profile).with_list_in_memory().recording();
     let _ = check_entry(&view);
     let asked = view.asked(rule);
 
@@ -267,7 +277,7 @@ fn missing(asked: &[Asked], view: &DumpView<'_>) -> Vec<String> {
 /// Rules that no processor decides, grouped by what is missing. With a reported failure: only those that could account for it.
 fn undecided(dump: &Dump, answers: &Answers<'_>, failure: Option<Failure>) -> Vec<Undecided> {
     let Some(profile) = answers.profiles.last() else { return Vec::new() };
-    let view = DumpView::new(dump, profile).with_list_in_memory();
+    let view = DumpView::new(dump, profile).with_list_in_memory().recording();
     let _ = check_entry(&view);
     let mut groups: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
     for (rule, on) in &answers.undecided_on {
