@@ -26,8 +26,8 @@ const STEPS: &[Step] = &[
         command: &["cargo", "doc", "--workspace", "--no-deps", "--all-features"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
+    step("the slow tests", &["cargo", "test", "--test", "fuzz_seeds", "--", "--ignored"]),
     step("the everyday tests (README's command)", &["cargo", "test", "--workspace"]),
-    step("the slow tests", &["cargo", "test", "--workspace", "--", "--ignored"]),
     Step {
         what: "the core crates need neither std nor an allocator",
         folder: "tests/no_std",
