@@ -3,8 +3,12 @@
 pub(crate) mod cpu;
 pub(crate) mod explain;
 pub(crate) mod fields;
+pub(crate) mod image;
 pub(crate) mod layout;
+pub(crate) mod lint_ept;
 pub(crate) mod rules;
+pub(crate) mod tables;
+pub(crate) mod walk;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;

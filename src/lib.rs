@@ -6,6 +6,7 @@ pub mod explain;
 pub mod fuzz;
 
 pub use softvirt_dump as dump;
+pub use softvirt_ept as ept;
 pub use softvirt_gen as generate;
 pub use vmx_model;
 pub use x86_state;

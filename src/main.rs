@@ -30,6 +30,10 @@ enum Command {
     Rules(commands::rules::Args),
     /// List the processors that softvirt knows, or tell what one can do
     Cpu(commands::cpu::Args),
+    /// Walk page tables in a memory image: every entry on the way, and what stops the access
+    Walk(commands::walk::Args),
+    /// Look for mistakes in all of an EPT: misconfigured, unreachable, writable and executable, aliased
+    LintEpt(commands::lint_ept::Args),
 }
 
 const EXAMPLES: &str = "\
@@ -40,6 +44,8 @@ Examples:
   softvirt fields exit_reason=0x80000021       a value in words
   softvirt rules guest.cr0                     the rules on guest CR0
   softvirt cpu kvm                             what KVM offers to a nested hypervisor
+  softvirt walk --mem core --cr3 0x1000 0x7f00 where does an address lead?
+  softvirt lint-ept --mem core --eptp 0x1001e  what is wrong in an EPT?
 
 Exit codes: 0 nothing is wrong, 1 a broken rule was found, 2 bad use or unreadable input.";
 
@@ -50,6 +56,8 @@ fn main() -> ExitCode {
         Command::Fields(args) => commands::fields::run(args, cli.format),
         Command::Rules(args) => commands::rules::run(args, cli.format),
         Command::Cpu(args) => commands::cpu::run(args, cli.format),
+        Command::Walk(args) => commands::walk::run(args, cli.format),
+        Command::LintEpt(args) => commands::lint_ept::run(args, cli.format),
     };
     commands::finish(answer)
 }
