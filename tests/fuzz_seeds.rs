@@ -74,10 +74,16 @@ fn vmx_check_holds_on_its_seeds() {
 }
 
 #[test]
+fn walk_holds_on_its_seeds() {
+    run("walk", 2000);
+}
+
+#[test]
 #[ignore = "slow: `cargo xtask ci` runs it; the everyday run has the same with fewer mutations"]
 fn every_target_holds_on_many_mutations() {
     run("dump_text", 400);
     run("vmx_check", 50_000);
+    run("walk", 50_000);
 }
 
 #[test]
