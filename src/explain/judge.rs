@@ -46,9 +46,19 @@ impl<'a> Answers<'a> {
         answers
     }
 
+    /// The rules that are broken on every processor that can tell: they hold on none, and more processors can tell than cannot. The capabilities of
+    /// some processors are known in part only; that must not hide a rule that all others find broken.
     fn broken_everywhere(&self) -> BTreeSet<RuleId> {
-        let everywhere = |on: &Vec<usize>| on.len() == self.profiles.len();
-        self.broken_on.iter().filter(|(_, on)| everywhere(on)).map(|(rule, _)| *rule).collect()
+        let everywhere = |rule: &RuleId, broken: usize| {
+            let cannot_tell = self.cannot_tell(*rule).len();
+            broken + cannot_tell == self.profiles.len() && broken > cannot_tell
+        };
+        self.broken_on.iter().filter(|(rule, on)| everywhere(rule, on.len())).map(|(rule, _)| *rule).collect()
+    }
+
+    /// The processors on which nobody can tell whether the rule is broken.
+    fn cannot_tell(&self, rule: RuleId) -> &[usize] {
+        self.undecided_on.get(&rule).map_or(&[], Vec::as_slice)
     }
 
     /// The rules that could be the reported failure, on the processors that need the fewest of them to explain it.
@@ -138,7 +148,7 @@ impl Failure {
 
 /// Explains one dump on the given processors (one, or all that might be it).
 ///
-/// A rule is an accusation if it is broken on every processor; or, when the log reports a failed entry that no such rule accounts for, if it
+/// A rule is an accusation if it is broken on every processor that can tell; or, when the log reports a failed entry that no such rule accounts for, if it
 /// accounts for the report on some processors. Everything else is reported as depending on the processor or as undecided.
 #[must_use]
 pub fn explain(dump: &Dump, profiles: &[&CpuProfile]) -> Report {
@@ -253,6 +263,7 @@ fn rule_report(rule: RuleId, dump: &Dump, answers: &Answers<'_>, on: &[usize], f
         hint: row.hint.to_owned(),
         doubt: row.doubt.to_owned(),
         broken_on: answers.names(on),
+        cannot_tell_on: if is_suspicion { Vec::new() } else { answers.names(answers.cannot_tell(rule)) },
         processors: answers.profiles.len(),
     }
 }

@@ -137,13 +137,21 @@ fn rule_block(out: &mut String, rule: &RuleReport, tag: &str, style: Style) {
     if !rule.doubt.is_empty() {
         wrapped(out, &format!("  {DIM}doubt{DIM:#}    "), &rule.doubt);
     }
-    let on = if rule.broken_on.len() == rule.processors {
-        match rule.processors {
-            1 => rule.broken_on.join(""),
-            count => format!("every processor looked at ({count})"),
+    let on = match rule.processors {
+        1 => rule.broken_on.join(""),
+        count if rule.broken_on.len() == count => format!("every processor looked at ({count})"),
+        count if rule.broken_on.len() + rule.cannot_tell_on.len() == count && !rule.cannot_tell_on.is_empty() => {
+            format!(
+                "{} of {count} processors: {}; too little is known of the others",
+                rule.broken_on.len(),
+                if rule.broken_on.len() > rule.cannot_tell_on.len() {
+                    format!("all but {}", rule.cannot_tell_on.join(", "))
+                } else {
+                    rule.broken_on.join(", ")
+                }
+            )
         }
-    } else {
-        format!("{} of {} processors: {}", rule.broken_on.len(), rule.processors, rule.broken_on.join(", "))
+        count => format!("{} of {count} processors: {}", rule.broken_on.len(), rule.broken_on.join(", ")),
     };
     wrapped(out, &format!("  {DIM}on{DIM:#}       "), &on);
 }

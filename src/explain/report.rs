@@ -95,6 +95,8 @@ pub struct RuleReport {
     pub doubt: String,
     /// The processors on which it is broken (or suspected).
     pub broken_on: Vec<String>,
+    /// The processors of which too little is known to tell.
+    pub cannot_tell_on: Vec<String>,
     /// Inputs that decide whether it applies and are unknown.
     pub missing: Vec<String>,
     /// How many processors were looked at.
