@@ -11,6 +11,7 @@
 //! | [`segment`] | What does a segment register hold, in VMX's and in SVM's encoding? |
 //! | [`cpu`] | What state does a logical processor have? |
 //! | [`event`] | What interrupts a program? |
+//! | [`instruction`] | What does virtualization need to know of an instruction? |
 //! | [`feature`] | Which features exist, and where does CPUID announce them? |
 //! | [`profile`] | Which processor is it? |
 //! | [`profiles`] | Which processors does softvirt know by name? |
@@ -41,6 +42,7 @@ pub mod addr;
 pub mod cpu;
 pub mod event;
 pub mod feature;
+pub mod instruction;
 pub mod mem;
 pub mod msr;
 pub mod profile;
@@ -52,8 +54,11 @@ pub use addr::{Gpa, Gva, Hpa};
 pub use cpu::{ActivityState, Cet, Cpu, CpuMode, DescriptorTable, Gpr, Gprs, PagingMode, Segments};
 pub use event::{Event, EventType, Exception, ExceptionClass, InterruptionInfo};
 pub use feature::{CpuidLeaf, CpuidReg, Feature, FeatureSet};
+pub use instruction::{Instruction, MemoryOperand, Op, OpClass, Operand, Size};
 pub use mem::PhysMemory;
-pub use msr::{ListAnswer, ListFault, MaskedMsr, Msr, MsrAnswer, MsrContext, MsrFault, MsrMask};
+pub use msr::{
+    ListAnswer, ListFault, MaskedMsr, Msr, MsrAnswer, MsrContext, MsrFault, MsrFile, MsrMask, NoMsrs, Platform,
+};
 pub use profile::{AllowedSettings, CpuProfile, Knobs, RawProfile, VmxMsr};
 pub use regs::{Cr0, Cr4, DebugCtl, Dr6, Dr7, Efer, Interruptibility, PendingDebug, Rflags, Xcr0};
 pub use segment::{AccessRights, Segment, SegmentRegister, Selector, SvmAttributes};

@@ -5,10 +5,12 @@
 //! - [`table`]: one row for each register that softvirt knows.
 //! - [`check`]: what RDMSR and WRMSR answer, by the table.
 //! - [`list`]: what becomes of an entry of an MSR list.
+//! - [`file`]: where the registers live.
 //!
 //! Source: SDM 4 table 2-2 (rev 077), IA-32 Architectural MSRs.
 
 pub mod check;
+pub mod file;
 pub mod list;
 pub mod mask;
 pub mod table;
@@ -18,6 +20,7 @@ mod value;
 mod cases;
 
 pub use check::{MsrAnswer, MsrContext, MsrFault, check_read, check_write};
+pub use file::{MsrFile, NoMsrs, Platform};
 pub use list::{ListAnswer, ListFault, check_vm_entry_load, check_vm_exit_load, check_vm_exit_store};
 pub use mask::{MaskedMsr, MsrMask};
 pub use table::{Class, Exists, MsrFlags, MsrRow, row};
