@@ -205,6 +205,19 @@ pub struct Cet {
     pub interrupt_ssp_table_addr: u64,
 }
 
+/// Registers of FRED transitions (FRED specification (rev 2.0) 4.3, New MSRs for Configuration of FRED Transitions).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
+pub struct Fred {
+    /// IA32_FRED_CONFIG.
+    pub config: u64,
+    /// IA32_FRED_RSP0 to IA32_FRED_RSP3.
+    pub rsp: [u64; 4],
+    /// IA32_FRED_STKLVLS.
+    pub stack_levels: u64,
+    /// IA32_FRED_SSP1 to IA32_FRED_SSP3; IA32_FRED_SSP0 is IA32_PL0_SSP.
+    pub ssp: [u64; 3],
+}
+
 /// The state of one logical processor.
 ///
 /// It is a plain value: any field may hold any bits, and two processors are in the same state if the values are equal.
@@ -223,6 +236,9 @@ pub struct Cpu {
     pub cr2: Gva,
     /// CR3: the root of paging, with PCID or cache bits.
     pub cr3: u64,
+    /// The PDPTE registers, which PAE paging uses on processors that have them (SDM 3A 4.4.1, PDPTE Registers): loaded by MOV to CR
+    /// and by VMX transitions. Without PAE paging they mean nothing.
+    pub pdptes: [u64; 4],
     /// CR4.
     pub cr4: Cr4,
     /// CR8: bits `[3:0]` are the task priority.
@@ -287,6 +303,10 @@ pub struct Cpu {
     pub pkrs: u32,
     /// Control-flow enforcement.
     pub cet: Cet,
+    /// FRED transitions.
+    pub fred: Fred,
+    /// UINV, the vector of user-interrupt notifications: bits `[39:32]` of IA32_UINTR_MISC.
+    pub uinv: u8,
     /// Executing, halted, shut down or waiting.
     pub activity: ActivityState,
     /// Shadows of STI and MOV SS, blocking of SMIs and NMIs.
@@ -321,6 +341,7 @@ impl Cpu {
             cr0: Cr0::from_bits_retain(0x6000_0010),
             cr2: Gva(0),
             cr3: 0,
+            pdptes: [0; 4],
             cr4: Cr4::empty(),
             cr8: 0,
             dr: [0; 4],
@@ -364,6 +385,8 @@ impl Cpu {
             pkru: 0,
             pkrs: 0,
             cet: Cet { u_cet: 0, s_cet: 0, pl_ssp: [0; 4], ssp: 0, interrupt_ssp_table_addr: 0 },
+            fred: Fred { config: 0, rsp: [0; 4], stack_levels: 0, ssp: [0; 3] },
+            uinv: 0,
             activity: ActivityState::ACTIVE,
             interruptibility: Interruptibility::empty(),
             pending_debug: PendingDebug::empty(),

@@ -353,6 +353,23 @@ impl Instruction {
     }
 }
 
+/// Where an intercept stands against the faults of the instruction that it intercepts.
+///
+/// Faults that say that there is no such instruction (a LOCK prefix, a feature that CPUID does not report) come before everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Before all faults, those of privilege included.
+    BeforePrivilege,
+    /// After #UD for the mode or a control register, before faults of privilege.
+    AfterInvalidOpcode,
+    /// After #UD and faults of privilege, before operands are read.
+    AfterPrivilege,
+    /// After the operands are read: a fault of reading them comes first.
+    AfterOperands,
+    /// After the instruction: like a trap.
+    AfterInstruction,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,10 +51,10 @@ pub mod regs;
 pub mod segment;
 
 pub use addr::{Gpa, Gva, Hpa};
-pub use cpu::{ActivityState, Cet, Cpu, CpuMode, DescriptorTable, Gpr, Gprs, PagingMode, Segments};
+pub use cpu::{ActivityState, Cet, Cpu, CpuMode, DescriptorTable, Fred, Gpr, Gprs, PagingMode, Segments};
 pub use event::{Event, EventType, Exception, ExceptionClass, InterruptionInfo};
 pub use feature::{CpuidLeaf, CpuidReg, Feature, FeatureSet};
-pub use instruction::{Instruction, MemoryOperand, Op, OpClass, Operand, Size};
+pub use instruction::{Instruction, MemoryOperand, Op, OpClass, Operand, Size, Stage};
 pub use mem::PhysMemory;
 pub use msr::{
     ListAnswer, ListFault, MaskedMsr, Msr, MsrAnswer, MsrContext, MsrFault, MsrFile, MsrMask, NoMsrs, Platform,

@@ -5,7 +5,7 @@
 //! - [`table`]: one row for each register that softvirt knows.
 //! - [`check`]: what RDMSR and WRMSR answer, by the table.
 //! - [`list`]: what becomes of an entry of an MSR list.
-//! - [`file`]: where the registers live.
+//! - [`mod@file`]: where the registers live.
 //!
 //! Source: SDM 4 table 2-2 (rev 077), IA-32 Architectural MSRs.
 

@@ -183,6 +183,16 @@ pub enum MicrocodeMsrs {
     AllowedInLists,
 }
 
+/// Whether blocking by STI and by MOV SS holds back interrupts and NMIs that cause VM exits (SDM 3C 25.4.1: "may or may not").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ShadowedExits {
+    /// It holds them back until after the next instruction.
+    #[default]
+    Blocked,
+    /// They exit at once.
+    Taken,
+}
+
 /// Each "a processor may" of the manual, as a named choice with a default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Knobs {
@@ -200,6 +210,8 @@ pub struct Knobs {
     pub vtpr_bytes: VtprBytes,
     /// The microcode-update registers in MSR lists.
     pub microcode_msrs: MicrocodeMsrs,
+    /// Interrupts and NMIs that exit, in the shadow of STI and MOV SS.
+    pub shadowed_exits: ShadowedExits,
 }
 
 impl Knobs {
@@ -212,6 +224,7 @@ impl Knobs {
         vmcs_writing: VmcsWriting::WriteBack,
         vtpr_bytes: VtprBytes::Kept,
         microcode_msrs: MicrocodeMsrs::RefusedInLists,
+        shadowed_exits: ShadowedExits::Blocked,
     };
 }
 

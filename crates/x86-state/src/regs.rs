@@ -342,9 +342,9 @@ bitflags! {
     pub struct PendingDebug: u64 {
         /// Bits 3:0: breakpoint conditions 3 to 0.
         const B = 0xf;
-        /// Bit 11: a bus lock was acquired (later than rev 077).
+        /// Bit 11: a bus lock was acquired (later than rev 077); bit 12 is 1 then too.
         const BUS_LOCK = 1 << 11;
-        /// Bit 12: at least one data or I/O breakpoint was met and enabled.
+        /// Bit 12: at least one data or I/O breakpoint was met and enabled, or RTM or BUS_LOCK is 1.
         const ENABLED_BREAKPOINT = 1 << 12;
         /// Bit 14: single step.
         const BS = 1 << 14;

@@ -52,6 +52,8 @@ pub(super) fn check_value(row: &MsrRow, msr: Msr, value: u64, ctx: &MsrContext<'
         }
         Class::Efer => within(profile.mask(MaskedMsr::Efer), value).and(check_lme(value, ctx)),
         Class::ApicBase => within(profile.mask(MaskedMsr::ApicBase), value).and(check_apic_mode(value, ctx)),
+        // VMXON asks for the lock, and only reset opens it (SDM 3C 23.7, Enabling and Entering VMX Operation).
+        Class::FeatureControl if ctx.in_vmx_operation == Some(true) => Faults(MsrFault::Locked),
         Class::FeatureControl => MsrAnswer::fault_if_known(
             profile.raw().feature_control.map(|value| value & 1 != 0),
             MsrFault::Locked,
