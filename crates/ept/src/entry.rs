@@ -180,6 +180,20 @@ pub struct Reserved {
     pub may_map_page: bool,
 }
 
+impl Reserved {
+    /// Does a present entry of this level (1 to 5) map a page?
+    #[must_use]
+    pub const fn maps_page(self, level: u8, entry: u64) -> bool {
+        level == 1 || entry & pte::PAGE_SIZE != 0 && self.may_map_page
+    }
+
+    /// Which reserved bits does a present entry of this level (1 to 5) set? None if 0.
+    #[must_use]
+    pub const fn set_in(self, level: u8, entry: u64) -> u64 {
+        entry & if self.maps_page(level, entry) { self.page } else { self.table }
+    }
+}
+
 /// The reserved bits of each level of a paging mode; element 0 is level 1.
 ///
 /// Source: SDM 3A 4.3, 32-Bit Paging; 4.4.2, Linear-Address Translation with PAE Paging; 4.5.4, Linear-Address
@@ -238,6 +252,17 @@ pub const fn ept_reserved_bits(level: u8, maps_page: bool, address: AddressBits)
         }
 }
 
+/// The bits that must be 0 in a valid entry of the sub-page permission tables: `[11:1]` and `[63:M]` of levels 4 to 2; the odd
+/// ones of the vector, level 1 (SDM 3C 28.3.4.2, Determining an Access's Sub-Page Write Permission).
+#[must_use]
+pub const fn sub_page_reserved_bits(level: u8, address: AddressBits) -> u64 {
+    match level {
+        1 => 0xaaaa_aaaa_aaaa_aaaa,
+        // Unlike EPT entries, of which bits 63:52 are ignored.
+        _ => 0xffe | 0xfff << 52 | address.reserved(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -291,6 +316,25 @@ mod tests {
         let levels = reserved_bits(PagingMode::Level5, &old, false, false);
         assert_eq!(levels[2].table, 0x800f_c000_0000_0080);
         assert_eq!(levels[4].table, 0x800f_c000_0000_0180);
+    }
+
+    #[test]
+    fn reserved_bits_of_an_entry_follow_what_it_is() {
+        let support = PagingSupport::new(46);
+        let levels = reserved_bits(PagingMode::Level4, &support, false, true);
+        let entry = 0x0010_2083;
+        assert_eq!(levels[1].set_in(2, entry), 0x10_2000); // a 2-MByte page that is not aligned
+        assert_eq!(levels[1].set_in(2, entry & !pte::PAGE_SIZE), 0); // a table
+        assert_eq!(levels[0].set_in(1, entry), 0); // bit 7 is PAT
+        assert_eq!(levels[3].set_in(4, entry), pte::PAGE_SIZE);
+        assert!(levels[0].maps_page(1, 1) && levels[2].maps_page(3, entry) && !levels[3].maps_page(4, entry));
+    }
+
+    #[test]
+    fn reserved_bits_of_sub_page_tables_reach_from_the_width_to_63() {
+        let address = AddressBits::new(46);
+        assert_eq!(sub_page_reserved_bits(4, address), 0xffff_c000_0000_0ffe);
+        assert_eq!(sub_page_reserved_bits(1, address) >> 62, 0b10);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use core::cell::Cell;
 
 use x86_state::{CpuProfile, Gpa, Hpa, PhysMemory, VmxMsr};
 
+mod misconfigured;
 mod walk;
 
+pub use misconfigured::Misconfiguration;
 pub use walk::{EptMapped, sub_page_vector};
 
 use crate::entry::{AddressBits, ept_reserved_bits, epte};
@@ -113,6 +115,12 @@ pub struct Ept<'a> {
     frame: u64,
     table: Usual,
     page: Usual,
+    /// The same with the dirty flag, if flags are enabled: for a write.
+    page_dirty: Usual,
+    /// Of levels 2 and 3; the memory type is looked at separately. Nothing is usual where the size is not supported.
+    large: [Usual; 2],
+    /// [`SecondDimension::usual_top`](crate::SecondDimension).
+    usual_top: u8,
     /// The dirty flag if flags are enabled, otherwise 0.
     dirty: u64,
     /// What an access to a guest paging structure needs.
@@ -125,24 +133,38 @@ impl<'a> Ept<'a> {
     pub const fn new(eptp: u64, controls: EptControls, support: &EptSupport) -> Self {
         let flags = eptp & 1 << 6 != 0;
         let accessed = if flags { epte::ACCESSED } else { 0 };
+        let dirty = if flags { epte::DIRTY } else { 0 };
         let address = support.address;
+        let levels = if eptp >> 3 & 7 == 4 { 5 } else { 4 };
+        let page = Usual {
+            mask: epte::READ | accessed | epte::MEMORY_TYPE | ept_reserved_bits(1, true, address),
+            want: epte::READ | accessed | 6 << 3,
+        };
+        let set = epte::READ | accessed | epte::PAGE;
+        let mut large = [Usual { mask: 0, want: !0 }; 2];
+        if support.page_2m {
+            large[0] = Usual { mask: set | ept_reserved_bits(2, true, address), want: set };
+        }
+        if support.page_1g {
+            large[1] = Usual { mask: set | ept_reserved_bits(3, true, address), want: set };
+        }
         Self {
             eptp,
             controls,
             support: *support,
             log: None,
-            levels: if eptp >> 3 & 7 == 4 { 5 } else { 4 },
+            levels,
             root: eptp & address.frame(),
             frame: address.frame(),
             table: Usual {
                 mask: epte::READ | accessed | ept_reserved_bits(5, false, address),
                 want: epte::READ | accessed,
             },
-            page: Usual {
-                mask: epte::READ | accessed | epte::MEMORY_TYPE | ept_reserved_bits(1, true, address),
-                want: epte::READ | accessed | 6 << 3,
-            },
-            dirty: if flags { epte::DIRTY } else { 0 },
+            page,
+            page_dirty: Usual { mask: page.mask | dirty, want: page.want | dirty },
+            large,
+            usual_top: if controls.guest_paging_verification && controls.paging_write { 0 } else { levels },
+            dirty,
             table_need: if flags { epte::WRITE } else { epte::READ },
         }
     }
@@ -178,13 +200,39 @@ impl<'a> Ept<'a> {
         self.eptp & 1 << 7 != 0
     }
 
-    /// The bits that make an entry present (SDM 3C 28.3.2).
-    const fn presence(&self) -> u64 {
+    /// The page-modification log, if there is one.
+    #[must_use]
+    pub const fn log(&self) -> Option<&'a PageModificationLog> {
+        self.log
+    }
+
+    /// The table of the highest level: bits `[M-1:12]` of the EPTP.
+    #[must_use]
+    pub const fn root(&self) -> Hpa {
+        Hpa(self.root)
+    }
+
+    /// The page-walk length, 4 or 5.
+    #[must_use]
+    pub const fn levels(&self) -> u8 {
+        self.levels
+    }
+
+    /// The bits any of which makes an entry present: 2:0, and 10 under mode-based execute control (SDM 3C 28.3.2).
+    #[must_use]
+    pub const fn presence(&self) -> u64 {
         7 | if self.controls.mode_based_execute { epte::EXECUTE_USER } else { 0 }
     }
 
-    /// Does this entry map a page? Decided before its reserved bits are looked at.
-    const fn maps_page(&self, level: u8, entry: u64) -> bool {
+    /// Is this entry present?
+    #[must_use]
+    pub const fn is_present(&self, entry: u64) -> bool {
+        entry & self.presence() != 0
+    }
+
+    /// Does this entry map a page? Decided before its reserved bits are looked at (SDM 3C 28.3.2).
+    #[must_use]
+    pub const fn maps_page(&self, level: u8, entry: u64) -> bool {
         match level {
             1 => true,
             2 => self.support.page_2m && entry & epte::PAGE != 0,
@@ -193,26 +241,24 @@ impl<'a> Ept<'a> {
         }
     }
 
+    /// The address in an entry of level 1 to 5, and log2 of the size of the page or table there.
+    #[must_use]
+    pub const fn leads_to(&self, level: u8, entry: u64) -> (Hpa, u8) {
+        let bits = if self.maps_page(level, entry) { 12 + 9 * (level - 1) } else { 12 };
+        (Hpa(entry & self.frame & !((1 << bits) - 1)), bits)
+    }
+
     /// Why an entry stops the walk, if it does: step 1 of SDM 3C 28.3.3.3, with 28.3.3.1, EPT Misconfigurations.
+    ///
+    /// [`Ept::misconfigurations`] tells which of the conditions it is.
     #[must_use]
     pub const fn check_entry(&self, level: u8, entry: u64) -> Option<FailureKind> {
-        if entry & self.presence() == 0 {
-            return Some(FailureKind::NotPresent);
+        if !self.is_present(entry) {
+            Some(FailureKind::NotPresent)
+        } else if self.is_misconfigured(level, entry) {
+            Some(FailureKind::Misconfigured)
+        } else {
+            None
         }
-        let page = self.maps_page(level, entry);
-        if entry & epte::READ == 0 {
-            let execute = epte::EXECUTE | if self.controls.mode_based_execute { epte::EXECUTE_USER } else { 0 };
-            let write = entry & epte::WRITE != 0;
-            let execute_only = !self.support.execute_only && entry & execute != 0;
-            let paging_write = self.controls.paging_write && page && entry & epte::PAGING_WRITE != 0;
-            if write || execute_only || paging_write {
-                return Some(FailureKind::Misconfigured);
-            }
-        }
-        let reserved = entry & ept_reserved_bits(level, page, self.support.address) != 0;
-        if reserved || page && !epte::is_memory_type(entry >> 3 & 7) {
-            return Some(FailureKind::Misconfigured);
-        }
-        None
     }
 }

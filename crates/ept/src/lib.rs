@@ -8,15 +8,20 @@
 //! |---|---|
 //! | [`entry`] | What does a bit of an entry mean, and which bits must be 0? |
 //! | [`mode`] | Which paging mode is it, and what do the control registers make of an access? |
+//! | [`linear`] | Which linear address does a pointer mean, tags (LAM, UAI) removed? |
 //! | [`walk`](mod@walk) | Where does a linear address lead in the first dimension? |
 //! | [`usual`] | The same at speed, while nothing is out of the ordinary |
-//! | [`nested`] | What stands behind the guest's tables? Many addresses at once |
+//! | [`many`] | How are many addresses translated at once? |
+//! | [`nested`] | What stands behind the guest's tables? |
 //! | [`ept`] | Where does a guest-physical address lead under EPT? |
 //! | [`npt`] | Where does it lead under AMD's nested paging? |
 //! | [`fault`] | What does the processor report when a walk has failed? |
+//! | [`mmu`] | Where does an address lead, by whatever is cached? TLB and walk caches together |
 //! | [`tlb`] | Has this address been translated before? |
+//! | [`cache`] | What has been read of the tables before? Paging-structure caches and guest-physical mappings |
 //! | [`invalidate`] | What must a processor forget, and when? |
 //! | [`memtype`] | Which memory type does an access have? |
+//! | [`mtrr`] | Which memory type do the memory type range registers give an address? |
 //!
 //! ```
 //! use softvirt_ept::{Access, Direct, Operation, Paging, PagingSupport, Privilege, walk};
@@ -39,35 +44,42 @@
 //! ```
 //!
 //! # Not here yet
-//! - Paging-structure caches: [`walk`](walk()) reads every level.
-//! - Linear-address masking (LAM) and upper address ignore (UAI): `walk` takes an address that is already canonical.
-//! - MTRRs: [`memtype`] combines types, it does not look up an MTRR.
 //! - RMP and VMPL checks of SEV-SNP; enclave accesses; transactional regions.
 //! - Lint and composition of tables.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod cache;
 pub mod entry;
 pub mod ept;
 pub mod fault;
 pub mod invalidate;
+pub mod linear;
+pub mod many;
 pub mod memtype;
+pub mod mmu;
 pub mod mode;
+pub mod mtrr;
 pub mod nested;
 pub mod npt;
 pub mod tlb;
 pub mod usual;
 pub mod walk;
 
+pub use cache::{WalkCaches, WalkContext};
 pub use entry::{AddressBits, PagingSupport};
-pub use ept::{Ept, EptControls, EptSupport, PageModificationLog};
+pub use ept::{Ept, EptControls, EptSupport, Misconfiguration, PageModificationLog};
 pub use fault::{Dimension, EptEvent, Failure, FailureKind, Purpose};
 pub use invalidate::{Current, Invalidate, Invlpgb, Kind, Mapping, Retention, Space, Vendor};
-pub use memtype::MemoryType;
+pub use linear::{NotCanonical, Pointers, Reference};
+pub use many::walk_many;
+pub use memtype::{Behind, MemoryType, PatChoice, effective_memory_type};
+pub use mmu::{AddressSpace, Mmu, MmuContext};
 pub use mode::{Access, Hlat, Modifiers, Operation, Paging, Pdptes, Privilege};
-pub use nested::{Direct, SecondDimension, walk_many};
+pub use mtrr::{Block, MtrrRange, Mtrrs, Typed};
+pub use nested::{Direct, SecondDimension};
 pub use npt::{Npt, NptControls};
-pub use tlb::{CachedPage, Context, Demand, Lookup, SecondRights, Tlb, largest_guest_page};
+pub use tlb::{CachedPage, Context, Demand, Lookup, SecondRights, Tlb};
 pub use usual::walk;
-pub use walk::{PdpteLoadFailure, Translation, load_pdptes};
+pub use walk::{CachingDimension, PdpteLoadFailure, Translation, load_pdptes, walk_cached};

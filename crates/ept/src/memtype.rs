@@ -135,6 +135,80 @@ pub const fn combine_amd_pat_mtrr(pat: MemoryType, mtrr: MemoryType) -> MemoryTy
     }
 }
 
+/// How ordinary tables choose a PAT type: the entry that maps a page, the size of its page, and the PAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatChoice {
+    /// IA32_PAT of whoever owns the tables.
+    pub pat: u64,
+    /// The entry that maps the page.
+    pub leaf: u64,
+    /// log2 of the size of the page that this entry maps (not of the smaller one of two dimensions): it decides where the
+    /// PAT bit stands.
+    pub page_bits: u8,
+}
+
+impl PatChoice {
+    /// The PAT type. A processor without PAT has the type that the PAT's reset value gives.
+    #[must_use]
+    pub const fn memory_type(self) -> MemoryType {
+        pat_type(self.pat, pat_index(self.leaf, self.page_bits))
+    }
+}
+
+/// What the PAT type of a guest (or of a program without one) is combined with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// Nothing but the MTRRs, on Intel's processors.
+    Intel {
+        /// The MTRR's type of the physical address.
+        mtrr: MemoryType,
+    },
+    /// Nothing but the MTRRs, on AMD's processors.
+    Amd {
+        /// The MTRR's type of the physical address.
+        mtrr: MemoryType,
+    },
+    /// Extended page tables. The MTRRs have no effect.
+    Ept {
+        /// The EPT entry that maps the page.
+        leaf: u64,
+    },
+    /// Nested page tables.
+    Npt {
+        /// How the nested tables choose, with the host's PAT.
+        host: PatChoice,
+        /// The MTRR's type of the system-physical address.
+        mtrr: MemoryType,
+    },
+}
+
+/// The effective memory type of an access.
+///
+/// `guest` is `None` while the guest's paging is off: the PAT type is WB then (SDM 3C 28.3.7.2; APM 2 does not say, the
+/// model takes the same). `cache_disabled` is CR0.CD, on AMD under nested paging gCR0.CD or hCR0.CD.
+///
+/// With CR0.CD the answer on Intel is UC, as 28.3.7.2 has it for EPT; without EPT the manual describes no-fill caching
+/// instead (11.5.3, Preventing Caching), in which memory that is not cached behaves like that. On AMD what would be cacheable
+/// is CD (APM 2 7.4, Memory Types); UC, WC and WC+ stay what they are.
+#[must_use]
+pub const fn effective_memory_type(guest: Option<PatChoice>, behind: Behind, cache_disabled: bool) -> MemoryType {
+    let pat = match guest {
+        Some(choice) => choice.memory_type(),
+        None => WB,
+    };
+    let found = match behind {
+        Behind::Ept { leaf } => return ept_memory_type(leaf, pat, cache_disabled),
+        Behind::Intel { .. } if cache_disabled => return UC,
+        Behind::Intel { mtrr } => return combine_mtrr_pat(mtrr, pat),
+        Behind::Amd { mtrr } => combine_amd_pat_mtrr(pat, mtrr),
+        Behind::Npt { host, mtrr } => combine_amd_pat_mtrr(combine_nested_pat(pat, host.memory_type()), mtrr),
+    };
+    match found {
+        WP | WT | WB if cache_disabled => CD,
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,5 +274,83 @@ mod tests {
         assert_eq!(pat_index(pte::PAT_LARGE | pte::PCD | pte::PAGE_SIZE, 21), 6);
         // The PAT's value after reset: WB WT UC- UC, twice.
         assert_eq!([0, 1, 2, 3].map(|index| pat_type(0x0007_0406_0007_0406, index)), [WB, WT, UCM, UC]);
+    }
+
+    /// WB WT UC- UC WP WC UC- UC: the PAT as Linux programs it, but for entry 4.
+    const PAT: u64 = 0x0007_0105_0007_0406;
+
+    const fn choice(leaf: u64, page_bits: u8) -> PatChoice {
+        PatChoice { pat: PAT, leaf, page_bits }
+    }
+
+    #[test]
+    fn effective_types_without_a_second_dimension() {
+        let wt = choice(pte::PWT, 12);
+        let wc = choice(pte::PAT_LARGE | pte::PWT | pte::PAGE_SIZE, 21);
+        for (guest, mtrr, intel, amd) in [
+            (Some(choice(0, 12)), WB, WB, WB),
+            (Some(choice(0, 12)), WT, WT, WT),
+            (Some(choice(0, 12)), UC, UC, UC),
+            (Some(wt), WP, WT, CD),
+            (Some(wt), WC, UC, CD),
+            (Some(wc), UC, WC, WC),
+            (Some(choice(pte::PCD, 12)), WC, WC, WC),
+            (Some(choice(pte::PCD | pte::PWT, 12)), WC, UC, CD),
+            // Paging is off: the MTRR alone.
+            (None, WP, WP, WP),
+            (None, WC, WC, WC),
+            (None, UC, UC, UC),
+        ] {
+            assert_eq!(effective_memory_type(guest, Behind::Intel { mtrr }, false), intel, "{guest:?} {mtrr:?}");
+            assert_eq!(effective_memory_type(guest, Behind::Amd { mtrr }, false), amd, "{guest:?} {mtrr:?}");
+        }
+    }
+
+    #[test]
+    fn effective_types_through_ept() {
+        let ipat = epte::IGNORE_PAT;
+        let wc = Some(choice(pte::PAT_4K | pte::PWT, 12));
+        for (guest, leaf, expected) in [
+            (Some(choice(0, 12)), 6 << 3, WB),
+            (Some(choice(0, 12)), 0, UC),
+            (Some(choice(pte::PCD | pte::PWT, 12)), 6 << 3, UC),
+            (Some(choice(pte::PCD | pte::PWT, 12)), 6 << 3 | ipat, WB),
+            (wc, 0, WC),
+            (wc, ipat, UC),
+            (wc, 5 << 3 | ipat, WP),
+            // Bit 12 of a 4-KByte page's entry is part of its address.
+            (Some(choice(pte::PAT_LARGE | pte::PWT, 12)), 6 << 3, WT),
+            (None, 4 << 3, WT),
+            (None, 1 << 3, WC),
+        ] {
+            assert_eq!(effective_memory_type(guest, Behind::Ept { leaf }, false), expected, "{guest:?} {leaf:#x}");
+            assert_eq!(effective_memory_type(guest, Behind::Ept { leaf }, true), UC, "{guest:?} {leaf:#x}");
+        }
+    }
+
+    #[test]
+    fn effective_types_through_nested_tables() {
+        let wb = choice(0, 12);
+        let wt = choice(pte::PWT, 12);
+        let wc = choice(pte::PAT_4K | pte::PWT, 12);
+        let uc = choice(pte::PCD | pte::PWT, 12);
+        // Guest, host, MTRR; the type, and the type with CR0.CD in one of the two.
+        for (guest, host, mtrr, expected, without_caching) in [
+            (Some(wb), wb, WB, WB, CD),
+            (Some(wb), wt, WB, WT, CD),
+            (Some(wt), wb, WP, CD, CD),
+            (Some(wc), wb, WB, WCP, WCP),
+            (Some(wc), wb, UC, WC, WC),
+            (Some(wc), uc, WB, WC, WC),
+            (Some(uc), wb, WB, CD, CD),
+            (Some(uc), wb, UC, UC, UC),
+            (Some(wb), wc, WB, WC, WC),
+            (None, wb, WB, WB, CD),
+            (None, uc, UC, UC, UC),
+        ] {
+            let behind = Behind::Npt { host, mtrr };
+            assert_eq!(effective_memory_type(guest, behind, false), expected, "{guest:?} {behind:?}");
+            assert_eq!(effective_memory_type(guest, behind, true), without_caching, "{guest:?} {behind:?}");
+        }
     }
 }

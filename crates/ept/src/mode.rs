@@ -125,12 +125,16 @@ pub struct Modifiers {
     pub alignment_check: bool,
 }
 
-/// Masks for the usual entry of one level: present, well formed, accessed, not a large page.
+/// Masks for the usual entry of one level: present, well formed, accessed, not a large page. An address beyond 48 bits is not
+/// usual: no second dimension has to ask whether it is too wide, then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usual {
     pub(crate) mask: u64,
     pub(crate) want: u64,
 }
+
+/// Bits `[63:48]`.
+pub(crate) const WIDE: u64 = !0 << 48;
 
 /// One dimension of ordinary paging: how a linear address is translated at present.
 ///
@@ -188,6 +192,10 @@ impl Paging {
         let long = matches!(mode, PagingMode::Level4 | PagingMode::Level5);
         let nxe = efer.contains(Efer::NXE);
         let reserved = reserved_bits(mode, support, cr4.contains(Cr4::PSE), nxe);
+        let frame = match mode {
+            PagingMode::Bits32 => 0xffff_f000,
+            _ => support.address.frame(),
+        };
         let mut usual = [Usual { mask: 0, want: 0 }; 5];
         let mut level = 0;
         while level < 5 {
@@ -198,7 +206,7 @@ impl Paging {
                 _ => (row.table, 0),
             };
             let set = pte::PRESENT | pte::ACCESSED;
-            usual[level] = Usual { mask: set | must_be_0 | size, want: set };
+            usual[level] = Usual { mask: set | must_be_0 | size | frame & WIDE, want: set };
             level += 1;
         }
         Self {
@@ -221,14 +229,11 @@ impl Paging {
             support: *support,
             reserved,
             usual,
-            frame: match mode {
-                PagingMode::Bits32 => 0xffff_f000,
-                _ => support.address.frame(),
-            },
+            frame,
         }
     }
 
-    /// Paging as a processor's registers have it, except PKRU, IA32_PKRS, HLAT and PDPTE registers, which `Cpu` lacks.
+    /// Paging as a processor's registers have it, except PKRU, IA32_PKRS, HLAT and PDPTE registers, which not every use has.
     #[must_use]
     pub const fn of_cpu(cpu: &Cpu, support: &PagingSupport) -> Self {
         let mut paging = Self::new(cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer, support);
@@ -259,7 +264,7 @@ impl Paging {
     /// The HLATP, if HLAT paging translates this address first.
     #[must_use]
     #[inline]
-    pub(crate) const fn hlat_for(&self, gva: Gva) -> Option<u64> {
+    pub const fn hlat_for(&self, gva: Gva) -> Option<u64> {
         match self.hlat {
             Hlat::All(root) => Some(root),
             Hlat::UpperHalf(root) if gva.0 >> 63 == 1 => Some(root),

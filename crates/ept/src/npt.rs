@@ -5,10 +5,13 @@
 //!
 //! Source: APM 2 15.25, Nested Paging (rev 3.44).
 
+mod cached;
+
 use x86_state::{Gpa, Gva, Hpa, PagingMode, PhysMemory};
 
 use crate::entry::pte;
 use crate::fault::{Dimension, Failure, FailureKind, Purpose};
+use crate::many::{Lanes, read_lanes};
 use crate::mode::{Access, Operation, Paging};
 use crate::nested::{Direct, SecondDimension, SecondPage, sealed::Sealed};
 use crate::usual::Log;
@@ -31,6 +34,8 @@ pub struct Npt {
     host: Paging,
     controls: NptControls,
     width: u32,
+    /// [`SecondDimension::usual_top`]; 0 with hosts in legacy modes, and with controls that change what the rights mean.
+    usual_top: u8,
 }
 
 /// What the walk remembers of the translation of a guest table's address.
@@ -64,7 +69,13 @@ impl Npt {
         };
         let mut controls = controls;
         controls.supervisor_shadow_stack &= host.modifiers.execute_disable;
-        Self { host, controls, width }
+        let plain = !controls.gmet && !controls.supervisor_shadow_stack;
+        let usual_top = match host.mode() {
+            PagingMode::Level5 if plain => 5,
+            PagingMode::Level4 if plain => 4,
+            _ => 0,
+        };
+        Self { host, controls, width, usual_top }
     }
 
     /// The host's paging.
@@ -151,41 +162,110 @@ impl Npt {
         Ok((found, trail))
     }
 
-    /// The walk while every entry is the usual one: 4-level host paging, 4-KByte pages, no control that changes the rights.
+    /// What the AND of the entries must have, and which flag the entry that maps the page.
+    const fn usual_need(operation: Operation) -> (u64, u64) {
+        match operation {
+            Operation::Read => (pte::USER, 0),
+            Operation::Write => (pte::USER | pte::WRITE, pte::DIRTY),
+            Operation::Fetch => (pte::USER | pte::EXECUTE_DISABLE, 0),
+        }
+    }
+
+    /// The walk while every entry is the usual one, and no control changes the rights.
     #[inline(always)]
-    fn usual<M: PhysMemory + ?Sized, const N: usize>(
+    fn usual<M: PhysMemory + ?Sized, const TOP: u8, const N: usize>(
         &self,
         memory: &M,
         gpa: Gpa,
         operation: Operation,
-        log: &mut Log<N>,
+        log: &mut Log<'_, N>,
     ) -> Option<SecondPage> {
         let host = &self.host;
-        if self.width != 48 || gpa.0 >> 48 != 0 || self.controls.gmet || self.controls.supervisor_shadow_stack {
-            return None;
-        }
-        let (need, dirty) = match operation {
-            Operation::Read => (pte::USER, 0),
-            Operation::Write => (pte::USER | pte::WRITE, pte::DIRTY),
-            Operation::Fetch => (pte::USER | pte::EXECUTE_DISABLE, 0),
-        };
+        let (need, dirty) = Self::usual_need(operation);
         let mut table = host.cr3 & host.frame;
+        let start = log.place();
         let mut rights = !0;
-        let mut leaf = 0;
-        for level in [4, 3, 2, 1] {
-            leaf = log.read(memory, table | gpa.0 >> (9 * level) & 0xff8);
-            let flags = if level == 1 { dirty } else { 0 };
-            let usual = host.usual[level - 1];
-            if leaf & (usual.mask | flags) != usual.want | flags {
-                return None;
+        let (leaf, hpa, page_bits) = 'found: {
+            macro_rules! level {
+                ($level:literal, $flags:expr) => {{
+                    let entry = log.read(memory, table | gpa.0 >> (9 * $level) & 0xff8);
+                    let usual = host.usual[$level - 1];
+                    rights &= entry ^ pte::EXECUTE_DISABLE;
+                    if entry & (usual.mask | $flags) != usual.want | $flags {
+                        if !matches!($level, 2 | 3) || !host.usual_large($level, entry, dirty) {
+                            return None;
+                        }
+                        let page_bits = 3 + 9 * $level;
+                        let offset = (1 << page_bits) - 1;
+                        break 'found (entry, entry & host.frame & !offset | gpa.0 & offset, page_bits);
+                    }
+                    table = entry & host.frame;
+                    entry
+                }};
             }
-            rights &= leaf ^ pte::EXECUTE_DISABLE;
-            table = leaf & host.frame;
-        }
+            if TOP == 5 {
+                level!(5, 0);
+            }
+            level!(4, 0);
+            level!(3, 0);
+            level!(2, 0);
+            let leaf = level!(1, dirty);
+            (leaf, table | gpa.0 & 0xfff, 12)
+        };
+        log.go_to(start + TOP as usize);
         if rights & need != need {
             return None;
         }
-        Some(SecondPage { hpa: Hpa(table | gpa.0 & 0xfff), page_bits: 12, leaf, rights })
+        Some(SecondPage { hpa: Hpa(hpa), page_bits, leaf, rights })
+    }
+
+    /// The usual walk of `N` guest-physical addresses in step.
+    #[inline(always)]
+    fn lanes<M: PhysMemory + ?Sized, const N: usize>(
+        &self,
+        memory: &M,
+        gpas: &[u64; N],
+        operation: Operation,
+    ) -> Option<Lanes<N>> {
+        let host = &self.host;
+        let (need, dirty) = Self::usual_need(operation);
+        let mut table = [host.cr3 & host.frame; N];
+        let mut rights = [!0; N];
+        let (leaf, page_bits) = 'found: {
+            macro_rules! level {
+                ($level:literal, $flags:expr) => {{
+                    let usual = host.usual[$level - 1];
+                    let (mask, want) = (usual.mask | $flags, usual.want | $flags);
+                    let (entries, usual) = read_lanes(memory, &table, gpas, $level, mask, want);
+                    for (rights, entry) in rights.iter_mut().zip(entries) {
+                        *rights &= entry ^ pte::EXECUTE_DISABLE;
+                    }
+                    if !usual {
+                        let large = matches!($level, 2 | 3);
+                        if !large || !entries.iter().all(|entry| host.usual_large($level, *entry, dirty)) {
+                            return None;
+                        }
+                        break 'found (entries, 3 + 9 * $level);
+                    }
+                    entries
+                }};
+            }
+            if self.width == 57 {
+                table = level!(5, 0).map(|entry| entry & host.frame);
+            }
+            table = level!(4, 0).map(|entry| entry & host.frame);
+            table = level!(3, 0).map(|entry| entry & host.frame);
+            table = level!(2, 0).map(|entry| entry & host.frame);
+            (level!(1, dirty), 12)
+        };
+        let allowed = rights.iter().fold(!0, |all, rights| all & rights);
+        (allowed & need == need).then(|| Lanes::new(leaf, rights, gpas, host.frame, page_bits))
+    }
+
+    /// What the walk does to a guest table.
+    #[inline(always)]
+    const fn table_operation(&self) -> Operation {
+        if self.controls.read_only_guest_tables { Operation::Read } else { Operation::Write }
     }
 
     /// The access of the walk to a guest table: a user write, or a user read under read-only guest page tables.
@@ -200,6 +280,8 @@ impl Sealed for Npt {}
 
 impl SecondDimension for Npt {
     type Mapped = NptMapped;
+
+    const READS: bool = true;
 
     #[inline(always)]
     fn table<M: PhysMemory + ?Sized>(
@@ -262,42 +344,45 @@ impl SecondDimension for Npt {
     }
 
     #[inline(always)]
-    fn usual_table<M: PhysMemory + ?Sized, const N: usize>(
-        &self,
-        memory: &M,
-        gpa: Gpa,
-        log: &mut Log<N>,
-    ) -> Option<u64> {
-        let operation = if self.controls.read_only_guest_tables { Operation::Read } else { Operation::Write };
-        Some(self.usual(memory, gpa, operation, log)?.hpa.0)
+    fn usual_top(&self) -> u8 {
+        self.usual_top
     }
 
     #[inline(always)]
-    fn usual_page<M: PhysMemory + ?Sized, const N: usize>(
+    fn usual_table<M: PhysMemory + ?Sized, const TOP: u8, const N: usize>(
+        &self,
+        memory: &M,
+        gpa: Gpa,
+        log: &mut Log<'_, N>,
+    ) -> Option<u64> {
+        Some(self.usual::<M, TOP, N>(memory, gpa, self.table_operation(), log)?.hpa.0)
+    }
+
+    #[inline(always)]
+    fn usual_page<M: PhysMemory + ?Sized, const TOP: u8, const N: usize>(
         &self,
         memory: &M,
         gpa: Gpa,
         access: Access,
         _guest_rights: u64,
-        log: &mut Log<N>,
+        log: &mut Log<'_, N>,
     ) -> Option<SecondPage> {
-        self.usual(memory, gpa, access.operation, log)
-    }
-
-    /// Nested paging is not interleaved: each address is walked by itself.
-    #[inline(always)]
-    fn tables_at_once<M: PhysMemory + ?Sized, const N: usize>(&self, _memory: &M, _gpas: [u64; N]) -> Option<[u64; N]> {
-        None
+        self.usual::<M, TOP, N>(memory, gpa, access.operation, log)
     }
 
     #[inline(always)]
-    fn pages_at_once<M: PhysMemory + ?Sized, const N: usize>(
+    fn lanes_of_tables<M: PhysMemory + ?Sized, const N: usize>(&self, memory: &M, gpas: &[u64; N]) -> Option<[u64; N]> {
+        Some(self.lanes(memory, gpas, self.table_operation())?.hpas)
+    }
+
+    #[inline(always)]
+    fn lanes_of_pages<M: PhysMemory + ?Sized, const N: usize>(
         &self,
-        _memory: &M,
-        _gpas: [u64; N],
-        _access: Access,
-        _guest_rights: [u64; N],
-    ) -> Option<[SecondPage; N]> {
-        None
+        memory: &M,
+        gpas: &[u64; N],
+        access: Access,
+        _guest_rights: &[u64; N],
+    ) -> Option<Lanes<N>> {
+        self.lanes(memory, gpas, access.operation)
     }
 }

@@ -31,7 +31,7 @@
 //!
 //! assert_eq!(tlb.lookup(host, Gva(0x1234), &demand), Lookup::Miss);
 //! let found = walk(&memory, &paging, &Direct, Gva(0x1234), access).unwrap();
-//! tlb.insert(host, Gva(0x1234), CachedPage::new(&paging, &found, 30, SecondRights::ALL), ());
+//! tlb.insert(host, Gva(0x1234), CachedPage::new(&paging, &found, SecondRights::ALL), ());
 //! // A 1-GByte page: another address of it is known too.
 //! let hit = Lookup::Hit { hpa: Hpa(0x4012_3456), payload: () };
 //! assert_eq!(tlb.lookup(host, Gva(0x12_3456), &demand), hit);
@@ -49,16 +49,17 @@
 //! Translation-Lookaside Buffer (rev 3.44).
 
 mod page;
+pub(crate) mod spaces;
 
 use x86_state::{Gva, Hpa};
 
 use crate::invalidate::{Addresses, Invalidate, Mapping, Retention, Scope, Space};
-pub use page::{CachedPage, Demand, SecondRights, largest_guest_page};
+pub use page::{CachedPage, Demand, SecondRights};
 use page::{FRAME, PAGE_SIZE_SHIFT, SIZE_SHIFT, SIZES};
+use spaces::{SPACE_SHIFT, Spaces};
 
 const PCID: u64 = 0xfff;
 const PAGE_NUMBER: u64 = 0x01ff_ffff_ffff_f000;
-const SPACE_SHIFT: u32 = 57;
 const GLOBAL: u64 = 1 << 63;
 
 /// Whose translations are looked up: a space and a PCID. Made by [`Tlb::context`].
@@ -89,10 +90,7 @@ pub struct Tlb<P: Copy, const SETS: usize, const WAYS: usize> {
     data: [[u64; WAYS]; SETS],
     payloads: [[P; WAYS]; SETS],
     next: [u8; SETS],
-    /// Number 0 is no space: a key of an empty way is 0.
-    spaces: [Option<Space>; 64],
-    entered: [u64; 64],
-    clock: u64,
+    spaces: Spaces,
     /// Bit n: an entry of size code n, or one of a page of that size, may be there. Bit 0 is not used.
     sizes: u8,
     retention: Retention,
@@ -108,9 +106,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
             data: [[0; WAYS]; SETS],
             payloads: [[filler; WAYS]; SETS],
             next: [0; SETS],
-            spaces: [None; 64],
-            entered: [0; 64],
-            clock: 0,
+            spaces: Spaces::new(),
             sizes: 0,
             retention,
         }
@@ -121,18 +117,11 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
     /// At most 63 spaces are known at a time; a further one replaces the one whose context was asked for longest ago, and its
     /// translations are dropped. A context older than 62 other spaces is therefore no longer valid.
     pub fn context(&mut self, space: Space, pcid: u16) -> Context {
-        let known = (1..64).find(|number| self.spaces[*number] == Some(space));
-        let number = known.unwrap_or_else(|| {
-            let oldest = (1..64).min_by_key(|number| self.entered[*number]).unwrap_or(1);
-            if self.spaces[oldest].is_some() {
-                self.retain(0..SETS, |key, _| (key >> SPACE_SHIFT & 63) as usize != oldest);
-            }
-            self.spaces[oldest] = Some(space);
-            oldest
-        });
-        self.clock = self.clock.wrapping_add(1);
-        self.entered[number] = self.clock;
-        Context((number as u64) << SPACE_SHIFT | u64::from(pcid) & PCID)
+        let (tag, lost) = self.spaces.tag(space);
+        if lost {
+            self.retain(0..SETS, |key, _| (key ^ tag) >> SPACE_SHIFT & 63 != 0);
+        }
+        Context(tag | u64::from(pcid) & PCID)
     }
 
     #[inline(always)]
@@ -252,10 +241,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
     }
 
     fn drop_scope(&mut self, scope: &Scope) {
-        let spaces = self.spaces;
-        let in_scope = spaces.iter().enumerate().fold(0_u64, |mask, (number, space)| {
-            mask | u64::from(space.is_some_and(|space| scope.has(&space))) << number
-        });
+        let in_scope = self.spaces.in_scope(scope);
         if in_scope == 0 {
             return;
         }
@@ -267,6 +253,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
             }
             _ => 0..SETS,
         };
+        let spaces = self.spaces.clone();
         self.retain(sets, |key, data| {
             in_scope >> (key >> SPACE_SHIFT & 63) & 1 == 0
                 || !mapping(&spaces, key, data).is_some_and(|mapping| scope.holds(&mapping))
@@ -310,9 +297,9 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
 }
 
 /// The mapping of an entry; `None` if there is none.
-fn mapping(spaces: &[Option<Space>; 64], key: u64, data: u64) -> Option<Mapping> {
+fn mapping(spaces: &Spaces, key: u64, data: u64) -> Option<Mapping> {
     Some(Mapping {
-        space: spaces[(key >> SPACE_SHIFT & 63) as usize]?,
+        space: spaces.of(key)?,
         pcid: (key & PCID) as u16,
         global: key & GLOBAL != 0,
         structure: false,

@@ -15,12 +15,18 @@
 //!
 //! Source: SDM 3A 4.3 to 4.6 and 4.8 (rev 077); APM 2 5.2, 5.3, 5.7.
 
+mod behind;
+mod cached;
+
 use x86_state::{Gpa, Gva, Hpa, PagingMode, PhysMemory};
 
 use crate::entry::{PagingSupport, pte, reserved_bits};
 use crate::fault::{Dimension, Failure, FailureKind, Purpose};
 use crate::mode::{Access, Paging, Pdptes, Rule};
 use crate::nested::{SecondDimension, SecondPage};
+pub use behind::CachingDimension;
+pub use cached::walk_cached;
+pub(crate) use cached::{descend_from, find_upper, remember_upper};
 
 /// Where an address leads, and with which attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub struct Translation {
     pub gpa: Gpa,
     /// log2 of the size of the smaller of the two pages: the range around the address that translates alike.
     pub page_bits: u8,
+    /// log2 of the size of the page in the guest's own tables, which is what INVLPG is about; 52 if paging is off.
+    pub guest_page_bits: u8,
     /// The guest entry that maps the page; 0 if paging is off.
     pub guest_leaf: u64,
     /// The AND of the guest entries, with XD inverted; see [`Translation::guest_writable`] and its siblings.
@@ -97,7 +105,10 @@ pub(crate) struct Found {
     pub(crate) rights: u64,
     /// The AND of all entries above the leaf, XD inverted.
     pub(crate) upper: u64,
+    /// log2 of the size of the range that translates alike: of the page, or less if HLAT paging restarted below it.
     pub(crate) page_bits: u8,
+    /// log2 of the size of the page.
+    pub(crate) leaf_bits: u8,
     pub(crate) level: u8,
     pub(crate) top: u8,
     /// An accessed or dirty flag has to be set.
@@ -110,7 +121,18 @@ impl Found {
     /// The translation of an address while paging is off: every address is user-mode, read/write and executable.
     #[inline(always)]
     pub(crate) const fn identity(address: u64) -> Self {
-        Self { address, leaf: 0, rights: !0, upper: !0, page_bits: 52, level: 0, top: 0, stale: false, restart: false }
+        Self {
+            address,
+            leaf: 0,
+            rights: !0,
+            upper: !0,
+            page_bits: 52,
+            leaf_bits: 52,
+            level: 0,
+            top: 0,
+            stale: false,
+            restart: false,
+        }
     }
 }
 
@@ -292,7 +314,18 @@ where
                 };
                 rights &= entry ^ pte::EXECUTE_DISABLE;
                 let address = frame | linear & offset;
-                return Ok(Found { address, leaf: entry, rights, upper, page_bits, level, top, stale, restart: false });
+                return Ok(Found {
+                    address,
+                    leaf: entry,
+                    rights,
+                    upper,
+                    page_bits,
+                    leaf_bits: page_bits,
+                    level,
+                    top,
+                    stale,
+                    restart: false,
+                });
             }
         }
         rights &= entry ^ pte::EXECUTE_DISABLE;
@@ -301,7 +334,18 @@ where
             let page_bits = 12 + 9 * (level - 1);
             let restart = HLAT && entry & pte::RESTART != 0;
             let address = table | linear & 0xfff;
-            return Ok(Found { address, leaf: entry, rights, upper, page_bits, level, top, stale, restart });
+            return Ok(Found {
+                address,
+                leaf: entry,
+                rights,
+                upper,
+                page_bits,
+                leaf_bits: page_bits,
+                level,
+                top,
+                stale,
+                restart,
+            });
         }
         level -= 1;
     }
@@ -327,8 +371,8 @@ fn examine(paging: &Paging, level: u8, entry: u64, dirty: u64) -> Verdict {
     if entry & pte::PRESENT == 0 {
         return Verdict::Stops(FailureKind::NotPresent);
     }
-    let page = level == 1 || entry & pte::PAGE_SIZE != 0 && reserved.may_map_page;
-    if entry & if page { reserved.page } else { reserved.table } != 0 {
+    let page = reserved.maps_page(level, entry);
+    if reserved.set_in(level, entry) != 0 {
         return Verdict::Stops(FailureKind::Reserved);
     }
     let flags = pte::ACCESSED | if page { dirty } else { 0 };
@@ -403,6 +447,7 @@ where
         hpa,
         gpa,
         page_bits: if page_bits < found.page_bits { page_bits } else { found.page_bits },
+        guest_page_bits: found.leaf_bits,
         guest_leaf: found.leaf,
         guest_rights: found.rights,
         second_leaf: leaf,

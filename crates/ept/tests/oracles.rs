@@ -11,7 +11,7 @@ use softvirt_ept::{
     SecondDimension, Translation, load_pdptes, walk,
 };
 use support::{Builder, Counting, FlatRam};
-use x86_state::{Cr0, Cr4, Efer, Gpa, Gva, Hpa};
+use x86_state::{Cr0, Cr4, Efer, Gpa, Gva, Hpa, PhysMemory};
 
 const RAM: usize = 4 << 20;
 const GVA: u64 = 0x7f00_4000_5000;
@@ -490,4 +490,266 @@ fn supervisor_shadow_stacks_need_their_mark_in_the_second_dimension() {
     world.change(world.guest[0], 0, 2);
     let failure = world.walk(&npt, write).unwrap_err();
     assert_eq!(failure.npf_exit_info_1(&npt, write), Some(1 << 37 | 1 << 32 | 0b111));
+}
+
+/// A memory in which somebody else writes to one word just before the walk sets a flag there.
+struct Meddled<'a> {
+    ram: &'a FlatRam,
+    at: u64,
+    /// What is written, before the first, the second, ... attempt.
+    writes: Cell<&'a [u64]>,
+}
+
+impl PhysMemory for Meddled<'_> {
+    fn read_u8(&self, address: Hpa) -> u8 {
+        self.ram.read_u8(address)
+    }
+    fn write_u8(&self, address: Hpa, value: u8) {
+        self.ram.write_u8(address, value);
+    }
+    fn read_u16(&self, address: Hpa) -> u16 {
+        self.ram.read_u16(address)
+    }
+    fn write_u16(&self, address: Hpa, value: u16) {
+        self.ram.write_u16(address, value);
+    }
+    fn read_u32(&self, address: Hpa) -> u32 {
+        self.ram.read_u32(address)
+    }
+    fn write_u32(&self, address: Hpa, value: u32) {
+        self.ram.write_u32(address, value);
+    }
+    fn read_u64(&self, address: Hpa) -> u64 {
+        self.ram.read_u64(address)
+    }
+    fn write_u64(&self, address: Hpa, value: u64) {
+        self.ram.write_u64(address, value);
+    }
+    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
+        self.ram.compare_exchange_u32(address, current, new)
+    }
+    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
+        if let (true, Some((value, rest))) = (address.0 == self.at, self.writes.get().split_first()) {
+            self.ram.set(self.at, *value);
+            self.writes.set(rest);
+        }
+        self.ram.compare_exchange_u64(address, current, new)
+    }
+}
+
+#[test]
+fn an_entry_that_changes_before_its_flag_is_set_makes_the_access_anew() {
+    let clean = GPA | 0x07;
+    // What others write, whether the access goes on, and the entry at the end.
+    for (writes, goes_on, expected) in [
+        (&[][..], true, clean | 0x60),
+        // Flags that another processor sets are no reason to begin anew.
+        (&[clean | 0x20], true, clean | 0x60),
+        (&[clean | 0x20, clean | 0x60], true, clean | 0x60),
+        (&[clean & !2], false, clean & !2),
+        (&[0], false, 0),
+        (&[clean + 0x1000], false, clean + 0x1000),
+    ] {
+        let world = world();
+        world.ram.set(world.guest[0], clean);
+        let memory = Meddled { ram: &world.ram, at: world.guest[0], writes: Cell::new(writes) };
+        let answer = walk(&memory, &world.paging, &Direct, Gva(GVA), WRITE);
+        assert_eq!(answer.is_ok(), goes_on, "{writes:x?}");
+        assert_eq!(world.ram.get(world.guest[0]), expected, "{writes:x?}");
+        if let Err(failure) = answer {
+            assert_eq!((failure.kind, failure.is_page_fault()), (FailureKind::Raced, false));
+        }
+    }
+    // The same in the second dimension.
+    let world = world();
+    let changed = world.ram.get(world.ept[0]) & !2;
+    let writes = [changed];
+    let memory = Meddled { ram: &world.ram, at: world.ept[0], writes: Cell::new(&writes) };
+    let ept = world.ept(0x40, EptControls::default());
+    let failure = walk(&memory, &world.paging, &ept, Gva(GVA), WRITE).unwrap_err();
+    assert_eq!(failure.ept_event(&ept, WRITE), Some(EptEvent::Retry));
+    assert_eq!(world.ram.get(world.ept[0]), changed);
+}
+
+#[test]
+fn b_49_a_walk_through_tables_that_point_to_themselves_ends() {
+    // Every table of both dimensions is one page, whose entries all point to that page.
+    let ram = FlatRam::new(0x2000);
+    for word in 0..512 {
+        ram.set(0x1000 + 8 * word, 0x1000 | 0x7 | 0x60 | 0x300);
+    }
+    for (cr4, eptp, guest_levels, ept_levels) in
+        [(Cr4::PAE, 0x101e, 4, 4), (Cr4::PAE | Cr4::LA57, 0x101e, 5, 4), (Cr4::PAE | Cr4::LA57, 0x1026, 5, 5)]
+    {
+        let paging = Paging::new(Cr0::PE | Cr0::PG, 0x1000, cr4, Efer::LME, &PagingSupport::new(46));
+        for flags in [0, 0x40] {
+            // The guest's tables are EPT's own page: its walk writes accessed flags where EPT has reserved bits.
+            let shared = FlatRam::new(0x2000);
+            for word in 0..512 {
+                shared.set(0x1000 + 8 * word, 0x1007);
+            }
+            let ept = Ept::new(eptp | flags, EptControls::default(), &EptSupport::new(46));
+            let memory = Counting::new(&shared);
+            let failure = walk(&memory, &paging, &ept, Gva(GVA), WRITE).unwrap_err();
+            assert!(matches!(failure.kind, FailureKind::Misconfigured | FailureKind::Raced), "{failure:?}");
+            assert!(memory.count() <= guest_levels * (ept_levels + 1) + ept_levels, "{}", memory.count());
+        }
+        let memory = Counting::new(&ram);
+        assert_eq!(walk(&memory, &paging, &Direct, Gva(GVA), WRITE).unwrap().hpa, Hpa(0x1000 | GVA & 0xfff));
+        assert_eq!(memory.count(), guest_levels);
+    }
+}
+
+#[test]
+fn b_72_a_walk_into_a_hole_is_an_answer() {
+    // Where no memory answers an entry reads as all ones: reserved bits are set.
+    let world = world();
+    world.ram.set(world.guest[1], 0x3f_ffff_f000 | GUEST);
+    let failure = world.walk(&Direct, READ).unwrap_err();
+    assert_eq!((failure.kind, failure.level), (FailureKind::Reserved, 1));
+    let ept = world.ept(0x40, EptControls::default());
+    world.ram.set(world.guest[1], GUEST | world.guest[0] & !0xfff);
+    world.ram.set(world.ept[1], 0x3f_ffff_f007);
+    let failure = world.walk(&ept, READ).unwrap_err();
+    assert_eq!(failure.ept_event(&ept, READ), Some(EptEvent::Misconfiguration));
+}
+
+#[test]
+fn the_register_of_a_protection_key_is_chosen_by_the_page() {
+    // Bochs 72d55ca09. Key 1: PKRU denies access, IA32_PKRS does not, and the other way round.
+    let user_denied = (0b0100, 0);
+    let supervisor_denied = (0, 0b0100);
+    for (user_page, keys, denied) in [
+        (true, user_denied, true),
+        (true, supervisor_denied, false),
+        (false, user_denied, false),
+        (false, supervisor_denied, true),
+    ] {
+        let mut world = world();
+        (world.paging.modifiers.pke, world.paging.modifiers.pks) = (true, true);
+        (world.paging.pkru, world.paging.pkrs) = keys;
+        world.change(world.guest[0], 4, 1 << 59 | u64::from(user_page) << 2);
+        let supervisor = Access::new(Operation::Read, Privilege::Supervisor);
+        let answer = world.walk(&Direct, supervisor);
+        assert_eq!(answer.is_err(), denied, "{user_page} {keys:?}");
+        if let Err(failure) = answer {
+            assert_eq!(failure.page_fault_error_code(&world.paging, supervisor), 0b10_0001);
+        }
+    }
+}
+
+#[test]
+fn sub_page_vectors_keep_their_odd_bits_clear_and_are_read_only_when_needed() {
+    // Bochs f052c0f5b and 6ae26b39b: the walk is taken for writes that bit 1 forbids, and odd bits are reserved.
+    let world = world();
+    let spp = 0x2_0000;
+    for (level, next) in [(0, 0x2_1001), (1, 0x2_2001), (2, 0x2_3001)] {
+        world.ram.set(spp + level * 0x1000, next);
+    }
+    let ept = world.ept(0, EptControls { sub_page: Some(Hpa(spp)), ..EptControls::default() });
+    let vector = 0x2_3000 + (GPA >> 12) * 8;
+    let event = |access| world.walk(&ept, access).err().and_then(|failure| failure.ept_event(&ept, access));
+    // The page is writable: its vector has no say.
+    world.change(world.ept[0], 0, 1 << 61);
+    world.ram.set(vector, 0b10);
+    assert_eq!(event(WRITE), None);
+    // It is not: one odd bit anywhere is a misconfiguration, whatever the even one says.
+    world.change(world.ept[0], 2, 0);
+    for odd in (1..64).step_by(2) {
+        world.ram.set(vector, 1 | 1 << odd);
+        assert_eq!(event(WRITE), Some(EptEvent::SubPage { qualification: 0 }), "{odd}");
+    }
+    for even in (0..64).step_by(2) {
+        world.ram.set(vector, 1 << even);
+        assert_eq!(event(WRITE).is_none(), even == 0, "{even}");
+    }
+}
+
+#[test]
+fn nested_paging_loads_no_pdpte_registers() {
+    // Bochs 5c02e7ceb: a PDPTE with a reserved bit harms only the addresses that it translates.
+    let world = world();
+    world.ram.set(0x2_0000, 0x2_1001);
+    world.ram.set(0x2_0008, 0x2_1007);
+    world.ram.set(0x2_1000, 0x40_0000 | 0xe7);
+    let paging = Paging::new(Cr0::PG, 0x2_0000, Cr4::PAE, Efer::empty(), &PagingSupport::new(46));
+    let npt = world.npt(NptControls::default());
+    let below = walk(&world.ram, &paging, &npt, Gva(0x123), READ).unwrap_err();
+    assert_eq!((below.dimension, below.gpa), (Dimension::Npt, Gpa(0x40_0123)), "the guest's tables are fine");
+    let failure = walk(&world.ram, &paging, &npt, Gva(0x4000_0123), READ).unwrap_err();
+    assert_eq!((failure.dimension, failure.kind, failure.level), (Dimension::Guest, FailureKind::Reserved, 3));
+    assert_eq!(failure.page_fault_error_code(&paging, READ), 0b1101);
+}
+
+#[test]
+fn bits_61_and_62_of_cr3_are_no_part_of_the_root() {
+    let mut world = world();
+    let root = world.paging.cr3;
+    for beside in [1 << 61, 1 << 62, 7 << 61, 0xfff, 7 << 61 | 0xfff] {
+        world.paging.cr3 = root | beside;
+        assert_eq!(world.walk(&Direct, READ).unwrap().hpa, Hpa(GPA | GVA & 0xfff), "{beside:#x}");
+        let ept = world.ept(0, EptControls::default());
+        assert_eq!(world.walk(&ept, READ).unwrap().hpa, Hpa(GPA | GVA & 0xfff), "{beside:#x}");
+    }
+}
+
+#[test]
+fn reserved_bits_of_ept_entries_by_level_are_a_misconfiguration() {
+    // Bochs 7b2a8bb34 (bits 6:3 of an entry that references a table) and 4d0a5c1b0 (bit 7 where no page can be, address bits
+    // of a large page): level, whether it maps a page, and the bits of it that have to be 0 (tables 28-2 to 28-6; 46 bits).
+    let address = 0x3f_u64 << 46;
+    for (level, page, reserved) in [
+        (4, false, address | 0xf8),
+        (3, false, address | 0x78),
+        (3, true, address | 0x3fff_f000),
+        (2, false, address | 0x78),
+        (2, true, address | 0x1f_f000),
+        (1, true, address),
+    ] {
+        for bit in 0..64 {
+            // Bit 7 makes another kind of entry of it; the rights and a page's memory type have tests of their own.
+            let decides = bit < 3 || matches!(level, 2 | 3) && bit == 7 || page && (3..6).contains(&bit);
+            if decides {
+                continue;
+            }
+            let world = world();
+            let ept = world.ept(0, EptControls::default());
+            let usual =
+                if page { GPA & !((1 << (3 + 9 * level)) - 1) | 0x37 } else { world.ram.get(world.ept[level - 1]) };
+            let size = if page && level > 1 { 0x80 } else { 0 };
+            world.ram.set(world.ept[level - 1], usual ^ 1 << bit | size);
+            let event = world.walk(&ept, READ).err().and_then(|failure| failure.ept_event(&ept, READ));
+            let expected = reserved >> bit & 1 == 1;
+            // Another address leads elsewhere, but never to a misconfiguration of this entry.
+            let is_address = (12..46).contains(&bit) && !expected;
+            if !is_address {
+                assert_eq!(event == Some(EptEvent::Misconfiguration), expected, "level {level} page {page} bit {bit}");
+            }
+        }
+    }
+    // Without large pages bit 7 is reserved in every entry that references a table.
+    for (level, support) in [
+        (2, EptSupport { page_2m: false, ..EptSupport::new(46) }),
+        (3, EptSupport { page_1g: false, ..EptSupport::new(46) }),
+    ] {
+        let world = world();
+        world.change(world.ept[level - 1], 0, 0x80);
+        let ept = Ept::new(world.eptp, EptControls::default(), &support);
+        assert_eq!(world.walk(&ept, READ).unwrap_err().kind, FailureKind::Misconfigured, "level {level}");
+    }
+}
+
+#[test]
+fn without_the_capability_bits_11_to_9_of_the_qualification_are_0() {
+    let world = world();
+    world.change(world.ept[0], 7, 0);
+    let support = EptSupport { advanced_exit_information: false, ..EptSupport::new(46) };
+    let ept = Ept::new(world.eptp, EptControls::default(), &support);
+    assert_eq!(world.qualification(&ept, READ), Some(0x181));
+    // With it: user-mode, read/write, and execute-disable once the guest says so.
+    let ept = world.ept(0, EptControls::default());
+    assert_eq!(world.qualification(&ept, READ), Some(0x781));
+    world.change(world.guest[1], 6, 1 << 63);
+    let supervisor = Access::new(Operation::Read, Privilege::Supervisor);
+    assert_eq!(world.qualification(&ept, supervisor), Some(0x981));
 }

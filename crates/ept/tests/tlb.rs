@@ -173,6 +173,7 @@ fn found(hpa: u64, page_bits: u8, global: bool) -> Translation {
         hpa: Hpa(hpa),
         gpa: Gpa(hpa),
         page_bits,
+        guest_page_bits: page_bits,
         guest_leaf: 0x67 | u64::from(global) << 8,
         guest_rights: 0x67 | 1 << 63,
         second_leaf: 0,
@@ -181,7 +182,8 @@ fn found(hpa: u64, page_bits: u8, global: bool) -> Translation {
 }
 
 fn cached(hpa: u64, page_bits: u8, guest_page_bits: u8, global: bool) -> CachedPage {
-    CachedPage::new(&long_mode(0), &found(hpa, page_bits, global), guest_page_bits, SecondRights::ALL)
+    let found = Translation { guest_page_bits, ..found(hpa, page_bits, global) };
+    CachedPage::new(&long_mode(0), &found, SecondRights::ALL)
 }
 
 const READ: Access = Access::new(Operation::Read, Privilege::User);
@@ -321,8 +323,8 @@ fn rights_are_asked_at_each_lookup() {
     let page = Translation { guest_leaf: 0x25 | 3 << 59 | 1 << 63, guest_rights: 0x25, ..found(0x7000, 12, false) };
     let writable = Translation { guest_leaf: 0x27, guest_rights: 0x27 | 1 << 63, ..found(0x8000, 12, false) };
     let mut paging = long_mode(0);
-    tlb.insert(context, Gva(A), CachedPage::new(&paging, &page, 12, SecondRights::ALL), 0);
-    tlb.insert(context, Gva(B), CachedPage::new(&paging, &writable, 12, SecondRights::ALL), 0);
+    tlb.insert(context, Gva(A), CachedPage::new(&paging, &page, SecondRights::ALL), 0);
+    tlb.insert(context, Gva(B), CachedPage::new(&paging, &writable, SecondRights::ALL), 0);
     let mut ask = |paging: &Paging, address, operation, privilege| match tlb.lookup(
         context,
         Gva(address),

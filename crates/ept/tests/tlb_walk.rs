@@ -39,8 +39,7 @@ fn access<S: SecondDimension>(
         Lookup::Miss => {
             let found: Result<Translation, Failure> = walk(ram, paging, second, gva, access);
             let found = found.ok()?;
-            let page_bits = softvirt_ept::tlb::largest_guest_page(paging, &found);
-            tlb.insert(context, gva, CachedPage::new(paging, &found, page_bits, rights(&found)), 0);
+            tlb.insert(context, gva, CachedPage::new(paging, &found, rights(&found)), 0);
             Some(found.hpa.0)
         }
     }
@@ -95,7 +94,7 @@ fn compare_rights<S: SecondDimension>(
         };
         let mut tlb = TestTlb::new(Retention::Lazy, 0);
         let context = tlb.context(Space::combined(1, 0x10_005e), 0);
-        tlb.insert(context, GVA, CachedPage::new(&paging, &found, 12, rights(&found)), 0);
+        tlb.insert(context, GVA, CachedPage::new(&paging, &found, rights(&found)), 0);
         for access in &accesses {
             let expected = match walk(ram, &paging, second, GVA, *access) {
                 Ok(found) => Lookup::Hit { hpa: found.hpa, payload: 0 },
@@ -310,5 +309,34 @@ proptest! {
             let fresh = walk(&ram, &paging, &ept, gva, kind).ok().map(|found| found.hpa.0);
             prop_assert_eq!(answer, fresh);
         }
+    }
+}
+
+#[test]
+fn invlpg_drops_every_part_of_the_page_that_the_guest_mapped_and_no_other() {
+    // A PTE with bit 7, which is PAT there, and a 2-MByte page of which EPT has 4-KByte pages: two parts are cached of each.
+    for (leaf, bits, dropped) in [(1, 0x80, 1), (2, 0x80, 2)] {
+        let ram = FlatRam::new(0x2_0000);
+        let builder = Builder::new(&ram, 0x1000);
+        let (root, eptp) = (builder.table(), builder.table());
+        for page in [0, 0x1000] {
+            let to = if leaf == 1 { 0x20_0000 | page } else { 0x20_0000 };
+            builder.map(root, 4, 0x40_0000 + page, to, leaf, 0x27, 0x67 | bits);
+            builder.map(eptp, 4, 0x20_0000 + page, 0x9000 + page, 1, 7, 0x37);
+        }
+        builder.map(eptp, 4, 0, 0, 2, 7, 0xb7);
+        let ept = Ept::new(eptp | 0x1e, EptControls::default(), &EptSupport::new(46));
+        let paging = long_mode(root);
+        let mut tlb = TestTlb::new(Retention::Lazy, 0);
+        let context = tlb.context(Space::combined(1, eptp), 0);
+        for page in [0, 0x1000] {
+            let gva = Gva(0x40_0000 + page);
+            let found = walk(&ram, &paging, &ept, gva, READ).unwrap();
+            assert_eq!((found.page_bits, found.guest_page_bits), (12, if leaf == 1 { 12 } else { 21 }));
+            tlb.insert(context, gva, CachedPage::new(&paging, &found, SecondRights::of_ept(&ept, &found).unwrap()), 0);
+        }
+        assert_eq!(tlb.mappings().count(), 2);
+        tlb.invalidate(&Invalidate::Invlpg { current: Current { id: 1, pcid: 0 }, gva: Gva(0x40_1000), tce: false });
+        assert_eq!(tlb.mappings().count(), 2 - dropped);
     }
 }

@@ -8,12 +8,15 @@
 //!
 //! Source: SDM 3C 28.3.2 to 28.3.6 (rev 077); 5-level paper chapter 4, 5-Level EPT.
 
+mod cached;
+
 use x86_state::{Gpa, Hpa, PhysMemory};
 
 use super::Ept;
-use crate::entry::{AddressBits, epte, pte};
+use crate::entry::{AddressBits, epte, pte, sub_page_reserved_bits};
 use crate::fault::{Dimension, Failure, FailureKind, Purpose};
-use crate::mode::{Access, Operation, Privilege};
+use crate::many::{Lanes, read_lanes};
+use crate::mode::{Access, Operation, Privilege, Usual};
 use crate::nested::{SecondDimension, SecondPage, sealed::Sealed};
 use crate::usual::Log;
 use crate::walk::set_bits;
@@ -282,76 +285,123 @@ impl Ept<'_> {
         }
     }
 
-    /// The walk while every entry is the usual one, with 4-KByte pages and 4 levels.
+    /// May an entry that is not the usual reference to a table map a large page all the same, as usual?
     #[inline(always)]
-    fn usual<M: PhysMemory + ?Sized, const N: usize>(
+    const fn usual_large(&self, level: u8, entry: u64, usual: Usual) -> bool {
+        let large = self.large[(level - 2) as usize & 1];
+        let dirty = usual.want & epte::DIRTY;
+        entry & (large.mask | dirty) == large.want | dirty && epte::is_memory_type(entry >> 3 & 7)
+    }
+
+    /// May an entry of level 1 that is not the usual one be usual but for its memory type?
+    #[inline(always)]
+    const fn usual_but_for_its_type(entry: u64, usual: Usual) -> bool {
+        (entry & usual.mask ^ usual.want) & !epte::MEMORY_TYPE == 0 && epte::is_memory_type(entry >> 3 & 7)
+    }
+
+    /// The usual entry of level 1 for an access that writes or does not.
+    #[inline(always)]
+    const fn usual_page_of(&self, write: bool) -> Usual {
+        if write { self.page_dirty } else { self.page }
+    }
+
+    /// The walk while every entry is the usual one. `usual` is that of level 1; its dirty flag holds for large pages too.
+    #[inline(always)]
+    fn usual<M: PhysMemory + ?Sized, const TOP: u8, const N: usize>(
         &self,
         memory: &M,
         gpa: Gpa,
-        leaf_flags: u64,
+        usual: Usual,
         need: u64,
-        log: &mut Log<N>,
+        log: &mut Log<'_, N>,
     ) -> Option<SecondPage> {
-        if self.levels != 4 || gpa.0 >> 48 != 0 {
-            return None;
-        }
+        let start = log.place();
         let mut table = self.root;
         let mut rights = !0;
-        for level in [4, 3, 2] {
-            let entry = log.read(memory, table | gpa.0 >> (9 * level) & 0xff8);
-            if entry & self.table.mask != self.table.want {
+        // Written out, because the compiler does not unroll a loop of this size.
+        macro_rules! read {
+            ($level:literal) => {{
+                let entry = log.read(memory, table | gpa.0 >> (9 * $level) & 0xff8);
+                rights &= entry;
+                entry
+            }};
+        }
+        let (leaf, hpa, page_bits) = 'found: {
+            macro_rules! level {
+                ($level:literal) => {
+                    let entry = read!($level);
+                    if entry & self.table.mask != self.table.want {
+                        if $level > 3 || !self.usual_large($level, entry, usual) {
+                            return None;
+                        }
+                        let page_bits = 3 + 9 * $level;
+                        let offset = (1 << page_bits) - 1;
+                        break 'found (entry, entry & self.frame & !offset | gpa.0 & offset, page_bits);
+                    }
+                    table = entry & self.frame;
+                };
+            }
+            if TOP == 5 {
+                level!(5);
+            }
+            level!(4);
+            level!(3);
+            level!(2);
+            let leaf = read!(1);
+            if leaf & usual.mask != usual.want && !Self::usual_but_for_its_type(leaf, usual) {
                 return None;
             }
-            rights &= entry;
-            table = entry & self.frame;
-        }
-        let leaf = log.read(memory, table | gpa.0 >> 9 & 0xff8);
-        rights &= leaf;
-        let unusual = leaf & (self.page.mask | leaf_flags) ^ (self.page.want | leaf_flags);
-        if unusual | rights & need ^ need != 0 {
+            (leaf, leaf & self.frame | gpa.0 & 0xfff, 12)
+        };
+        log.go_to(start + TOP as usize);
+        if rights & need != need {
             return None;
         }
-        Some(SecondPage { hpa: Hpa(leaf & self.frame | gpa.0 & 0xfff), page_bits: 12, leaf, rights })
+        Some(SecondPage { hpa: Hpa(hpa), page_bits, leaf, rights })
     }
 
-    /// The usual walk of `N` guest-physical addresses in step, on 4 levels.
+    /// [`Ept::usual`] for `N` guest-physical addresses in step.
     #[inline(always)]
-    fn at_once<M: PhysMemory + ?Sized, const N: usize>(
+    fn lanes<M: PhysMemory + ?Sized, const N: usize>(
         &self,
         memory: &M,
-        gpas: [u64; N],
-        leaf_flags: u64,
-    ) -> Option<[SecondPage; N]> {
-        if self.levels != 4 || gpas.iter().any(|gpa| gpa >> 48 != 0) {
-            return None;
-        }
+        gpas: &[u64; N],
+        usual: Usual,
+    ) -> Option<Lanes<N>> {
         let mut table = [self.root; N];
         let mut rights = [!0; N];
-        let mut leaf = [0; N];
-        for level in [4, 3, 2, 1] {
-            let (mask, want) = if level == 1 {
-                (self.page.mask | leaf_flags, self.page.want | leaf_flags)
-            } else {
-                (self.table.mask, self.table.want)
-            };
-            let mut unusual = 0;
-            for lane in 0..N {
-                let entry = memory.read_u64(Hpa(table[lane] | gpas[lane] >> (9 * level) & 0xff8));
-                unusual |= entry & mask ^ want;
-                rights[lane] &= entry;
-                table[lane] = entry & self.frame;
-                leaf[lane] = entry;
-            }
-            if unusual != 0 {
-                return None;
-            }
+        macro_rules! read {
+            ($level:literal, $mask:expr, $want:expr) => {{
+                let (entries, as_usual) = read_lanes(memory, &table, gpas, $level, $mask, $want);
+                for (rights, entry) in rights.iter_mut().zip(entries) {
+                    *rights &= entry;
+                }
+                (entries, as_usual)
+            }};
         }
-        Some(core::array::from_fn(|lane| SecondPage {
-            hpa: Hpa(table[lane] | gpas[lane] & 0xfff),
-            page_bits: 12,
-            leaf: leaf[lane],
-            rights: rights[lane],
-        }))
+        macro_rules! level {
+            ($level:literal) => {
+                let (entries, as_usual) = read!($level, self.table.mask, self.table.want);
+                if !as_usual {
+                    if $level > 3 || !entries.iter().all(|entry| self.usual_large($level, *entry, usual)) {
+                        return None;
+                    }
+                    return Some(Lanes::new(entries, rights, gpas, self.frame, 3 + 9 * $level));
+                }
+                table = entries.map(|entry| entry & self.frame);
+            };
+        }
+        if self.levels == 5 {
+            level!(5);
+        }
+        level!(4);
+        level!(3);
+        level!(2);
+        let (leaf, as_usual) = read!(1, usual.mask, usual.want);
+        if !as_usual && !leaf.iter().all(|leaf| Self::usual_but_for_its_type(*leaf, usual)) {
+            return None;
+        }
+        Some(Lanes::new(leaf, rights, gpas, self.frame, 12))
     }
 }
 
@@ -371,14 +421,13 @@ pub fn sub_page_vector<M: PhysMemory + ?Sized>(
         if entry & 1 == 0 {
             return Err(FailureKind::SubPageMiss);
         }
-        // Bits 11:1 and 63:N, unlike EPT entries, of which bits 63:52 are ignored.
-        if entry & (0xffe | 0xfff << 52 | address.reserved()) != 0 {
+        if entry & sub_page_reserved_bits(level, address) != 0 {
             return Err(FailureKind::SubPageMisconfigured);
         }
         table = entry & address.frame();
     }
     let vector = memory.read_u64(Hpa(table | gpa.0 >> 9 & 0xff8));
-    if vector & 0xaaaa_aaaa_aaaa_aaaa != 0 {
+    if vector & sub_page_reserved_bits(1, address) != 0 {
         return Err(FailureKind::SubPageMisconfigured);
     }
     Ok(vector)
@@ -388,6 +437,8 @@ impl Sealed for Ept<'_> {}
 
 impl SecondDimension for Ept<'_> {
     type Mapped = EptMapped;
+
+    const READS: bool = true;
 
     #[inline(always)]
     fn table<M: PhysMemory + ?Sized>(
@@ -452,52 +503,54 @@ impl SecondDimension for Ept<'_> {
     }
 
     #[inline(always)]
-    fn usual_table<M: PhysMemory + ?Sized, const N: usize>(
+    fn usual_top(&self) -> u8 {
+        self.usual_top
+    }
+
+    #[inline(always)]
+    fn usual_table<M: PhysMemory + ?Sized, const TOP: u8, const N: usize>(
         &self,
         memory: &M,
         gpa: Gpa,
-        log: &mut Log<N>,
+        log: &mut Log<'_, N>,
     ) -> Option<u64> {
-        let page = self.usual(memory, gpa, self.dirty, self.table_need, log)?;
+        let page = self.usual::<M, TOP, N>(memory, gpa, self.page_dirty, self.table_need, log)?;
         Some(page.hpa.0)
     }
 
     #[inline(always)]
-    fn usual_page<M: PhysMemory + ?Sized, const N: usize>(
+    fn usual_page<M: PhysMemory + ?Sized, const TOP: u8, const N: usize>(
         &self,
         memory: &M,
         gpa: Gpa,
         access: Access,
         guest_rights: u64,
-        log: &mut Log<N>,
+        log: &mut Log<'_, N>,
     ) -> Option<SecondPage> {
-        if access.shadow_stack {
-            return None;
-        }
-        let flags = if access.is_write() { self.dirty } else { 0 };
-        self.usual(memory, gpa, flags, self.page_access(access, guest_rights).rights, log)
+        let usual = self.usual_page_of(access.is_write());
+        self.usual::<M, TOP, N>(memory, gpa, usual, self.page_access(access, guest_rights).rights, log)
     }
 
     #[inline(always)]
-    fn tables_at_once<M: PhysMemory + ?Sized, const N: usize>(&self, memory: &M, gpas: [u64; N]) -> Option<[u64; N]> {
-        let pages = self.at_once(memory, gpas, self.dirty)?;
-        let allowed = pages.iter().fold(!0, |allowed, page| allowed & page.rights) & self.table_need == self.table_need;
-        allowed.then_some(pages.map(|page| page.hpa.0))
+    fn lanes_of_tables<M: PhysMemory + ?Sized, const N: usize>(&self, memory: &M, gpas: &[u64; N]) -> Option<[u64; N]> {
+        let found = self.lanes(memory, gpas, self.page_dirty)?;
+        let allowed = found.rights.iter().fold(!0, |all, rights| all & rights);
+        (allowed & self.table_need == self.table_need).then_some(found.hpas)
     }
 
     #[inline(always)]
-    fn pages_at_once<M: PhysMemory + ?Sized, const N: usize>(
+    fn lanes_of_pages<M: PhysMemory + ?Sized, const N: usize>(
         &self,
         memory: &M,
-        gpas: [u64; N],
+        gpas: &[u64; N],
         access: Access,
-        guest_rights: [u64; N],
-    ) -> Option<[SecondPage; N]> {
-        let pages = self.at_once(memory, gpas, if access.is_write() { self.dirty } else { 0 })?;
-        let denied = pages.iter().zip(guest_rights).fold(0, |denied, (page, guest_rights)| {
-            let need = self.page_access(access, guest_rights).rights;
-            denied | page.rights & need ^ need
+        guest_rights: &[u64; N],
+    ) -> Option<Lanes<N>> {
+        let found = self.lanes(memory, gpas, self.usual_page_of(access.is_write()))?;
+        let denied = found.rights.iter().zip(guest_rights).fold(0, |denied, (rights, guest_rights)| {
+            let need = self.page_access(access, *guest_rights).rights;
+            denied | rights & need ^ need
         });
-        (denied == 0).then_some(pages)
+        (denied == 0).then_some(found)
     }
 }

@@ -176,16 +176,16 @@ pub struct CachedPage {
 }
 
 impl CachedPage {
-    /// What [`walk`](crate::walk()) has found. `page_bits` is log2 of the size of the page in the first dimension, which is
-    /// larger than `found.page_bits` if the second dimension has the smaller page; INVLPG drops all parts of that page.
+    /// What [`walk`](crate::walk()) has found.
     #[must_use]
-    pub const fn new(paging: &Paging, found: &Translation, page_bits: u8, second: SecondRights) -> Self {
+    pub const fn new(paging: &Paging, found: &Translation, second: SecondRights) -> Self {
         let off = matches!(paging.mode(), PagingMode::None);
         let long = matches!(paging.mode(), PagingMode::Level4 | PagingMode::Level5);
         let rights = found.guest_rights & (WRITE | USER) | found.guest_rights >> 63 | found.guest_leaf & DIRTY;
         let rights = if off { WRITE | USER | EXECUTE | DIRTY } else { rights };
         let key = if long { found.protection_key() as u64 } else { 0 };
-        let page = size_code(if off || page_bits < found.page_bits { found.page_bits } else { page_bits });
+        let smaller = off || found.guest_page_bits < found.page_bits;
+        let page = size_code(if smaller { found.page_bits } else { found.guest_page_bits });
         Self {
             data: Self::place(found.hpa, found.page_bits, page) | rights | second.0 | key << KEY_SHIFT,
             global: found.global(paging),
@@ -202,24 +202,5 @@ impl CachedPage {
         let code = size_code(bits);
         let frame = hpa.0 & FRAME & (u64::MAX << SIZES[code as usize]);
         frame | code << SIZE_SHIFT | page << PAGE_SIZE_SHIFT
-    }
-}
-
-/// log2 of the size of the page in the first dimension, as far as a translation tells; never too small.
-///
-/// The walk's result holds the smaller of the two pages only. Bit 7 of the guest's leaf means a large page above level 1 and
-/// PAT in a PTE; where the addresses do not tell them apart, this answers the larger page. Then INVLPG drops more than it
-/// must. Who knows the guest's page size passes that instead.
-#[must_use]
-pub const fn largest_guest_page(paging: &Paging, found: &Translation) -> u8 {
-    if matches!(paging.mode(), PagingMode::None) || found.guest_leaf & pte::PAGE_SIZE == 0 {
-        return if matches!(paging.mode(), PagingMode::None) { found.page_bits } else { 12 };
-    }
-    match paging.mode() {
-        PagingMode::Bits32 => 22,
-        PagingMode::Pae => 21,
-        // Bits 29:21 of the entry of a 1-GByte page are reserved and 0.
-        _ if found.guest_leaf & 0x3fe0_0000 != 0 => 21,
-        _ => 30,
     }
 }

@@ -16,6 +16,11 @@ impl FlatRam {
         Self { words: (0..bytes / 8).map(|_| AtomicU64::new(0)).collect() }
     }
 
+    /// How much RAM there is.
+    pub fn bytes(&self) -> usize {
+        self.words.len() * 8
+    }
+
     /// Stores one word; panics beyond the RAM, since a test that does that is wrong.
     pub fn set(&self, at: u64, value: u64) {
         self.words[at as usize / 8].store(value, Ordering::Relaxed);
