@@ -120,6 +120,8 @@ pub struct ControlRow {
     pub name: &'static str,
     /// Not in SDM revision 077 yet.
     pub later: bool,
+    /// The name of its constant in [`Control`].
+    pub constant: &'static str,
 }
 
 /// A control bit: an index into [`Control::TABLE`].
@@ -185,6 +187,7 @@ macro_rules! controls {
                 bit: $bit,
                 name: $text,
                 later: controls!(@later $($later)?),
+                constant: stringify!($name),
             },)*)*];
         }
     };

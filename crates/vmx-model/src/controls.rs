@@ -70,6 +70,21 @@ mod tests {
     }
 
     #[test]
+    fn each_vector_has_its_activator() {
+        for (activator, activated) in [
+            (Control::ACTIVATE_SECONDARY_CONTROLS, Control::ENABLE_EPT),
+            (Control::ACTIVATE_TERTIARY_CONTROLS, Control::ENABLE_HLAT),
+            (Control::ACTIVATE_SECONDARY_EXIT_CONTROLS, Control::PREMATURELY_BUSY_SHADOW_STACK),
+        ] {
+            let mut vmcs = Vmcs::new();
+            vmcs.set(activated.vector().field(), activated.mask());
+            assert!(!Controls::of(&vmcs).has(activated), "{activator:?}");
+            vmcs.set(activator.vector().field(), activator.mask());
+            assert!(Controls::of(&vmcs).has(activated), "{activator:?}");
+        }
+    }
+
+    #[test]
     fn deactivation_reaches_vectors_behind_vectors() {
         let mut vmcs = Vmcs::new();
         for vector in ControlVector::ALL {

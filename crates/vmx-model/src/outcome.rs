@@ -38,7 +38,25 @@ pub enum Outcome {
 /// nothing else is broken.
 #[must_use]
 pub fn hardware_outcome(violations: &Violations, profile: &CpuProfile, msr_entry: u32) -> Outcome {
-    match reported_rule(violations, profile) {
+    outcome_of(reported_rule(violations, profile), violations, msr_entry)
+}
+
+/// The same for an instruction whose own conditions (#UD, VM exit, #GP) are known to hold: these cases are never the answer. The number of
+/// the MSR-load entry is 0.
+pub(crate) fn outcome_of_checks(violations: &Violations, profile: &CpuProfile) -> Outcome {
+    // The usual case, without a look at every rule.
+    if violations.none_broken() {
+        return Outcome::Entered;
+    }
+    let own = |rule: RuleId| {
+        use Consequence::{GeneralProtection, InvalidOpcode, VmExit};
+        matches!(violations.consequence(rule), InvalidOpcode | VmExit | GeneralProtection)
+    };
+    outcome_of(first(violations.broken().filter(|rule| !own(*rule)), violations, profile), violations, 0)
+}
+
+fn outcome_of(reported: Option<RuleId>, violations: &Violations, msr_entry: u32) -> Outcome {
+    match reported {
         None => Outcome::Entered,
         Some(rule) => match violations.consequence(rule) {
             Consequence::InvalidOpcode => Outcome::InvalidOpcode,
@@ -59,7 +77,11 @@ pub fn hardware_outcome(violations: &Violations, profile: &CpuProfile, msr_entry
 /// The broken rule whose consequence the processor shows.
 #[must_use]
 pub fn reported_rule(violations: &Violations, profile: &CpuProfile) -> Option<RuleId> {
-    violations.broken().min_by_key(|rule| (rank(violations.consequence(*rule), profile), *rule))
+    first(violations.broken(), violations, profile)
+}
+
+fn first(rules: impl Iterator<Item = RuleId>, violations: &Violations, profile: &CpuProfile) -> Option<RuleId> {
+    rules.min_by_key(|rule| (rank(violations.consequence(*rule), profile), *rule))
 }
 
 fn rank(consequence: Consequence, profile: &CpuProfile) -> u8 {

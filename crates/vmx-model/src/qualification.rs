@@ -115,6 +115,12 @@ impl fmt::Display for Qualification {
                 1 => f.write_str("WBNOINVD"),
                 _ => unused(f, value),
             },
+            // Rev 092, 30.2.1: one reason for both instructions.
+            ExitReason::WRMSR => match value {
+                0 => f.write_str("WRMSR"),
+                1 => f.write_str("WRMSRNS"),
+                _ => unused(f, value),
+            },
             ExitReason::APIC_WRITE => {
                 write!(f, "write at offset {:#05x} of the virtual-APIC page", value & 0xfff)?;
                 undefined(f, value, !0xfff)
@@ -127,12 +133,12 @@ impl fmt::Display for Qualification {
                 f.write_str(if value & 1 == 1 { "the VM context is not valid" } else { "the VM context is valid" })?;
                 nmi_unblocking(f, value)
             }
-            ExitReason::RDMSRLIST
-            | ExitReason::WRMSRLIST
-            | ExitReason::URDMSR
-            | ExitReason::UWRMSR
-            | ExitReason::RDMSR_IMMEDIATE => msr(f, value),
-            ExitReason::WRMSRNS => {
+            // MSR 0 exists too; with bitmaps in use the instruction exits for it, without them for none.
+            ExitReason::RDMSRLIST | ExitReason::WRMSRLIST if value == 0 => {
+                f.write_str("MSR 0, or MSR bitmaps are not in use and the whole instruction exits")
+            }
+            ExitReason::RDMSRLIST | ExitReason::WRMSRLIST => msr(f, value),
+            ExitReason::RDMSR_IMMEDIATE | ExitReason::WRMSRNS_IMMEDIATE => {
                 msr(f, value)?;
                 f.write_str(" (sources differ on this reason)")
             }
@@ -353,11 +359,16 @@ mod tests {
             (45, 0xef, "vector 0xef"),
             (54, 0, "WBINVD"),
             (54, 1, "WBNOINVD"),
+            (32, 0, "WRMSR"),
+            (32, 1, "WRMSRNS"),
             (56, 0x300, "write at offset 0x300 of the virtual-APIC page"),
             (62, 0x1000, "the other bits are undefined, NMI unblocking due to IRET"),
             (66, 0x1_0800, "SPP miss, asynchronous to instruction execution"),
             (75, 0x1001, "the VM context is not valid, NMI unblocking due to IRET"),
-            (80, 0xc000_0080, "MSR 0xc0000080 (IA32_EFER)"),
+            (78, 0xc000_0080, "MSR 0xc0000080 (IA32_EFER)"),
+            (79, 0, "MSR 0, or MSR bitmaps are not in use and the whole instruction exits"),
+            (80, 0, "0: nothing to tell"),
+            (85, 0x10, "MSR 0x10 (IA32_TIME_STAMP_COUNTER) (sources differ on this reason)"),
             (12, 0, "0: nothing to tell"),
             (12, 5, "0x5, which has no meaning for this exit reason"),
             (999, 0, "0: nothing to tell"),

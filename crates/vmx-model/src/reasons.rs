@@ -1,8 +1,12 @@
 //! Why did a VM exit or a failed VM entry happen? The exit-reason field, and one row for each basic exit reason.
 //!
+//! Here are number, name, cause and what is known of it. What is recorded beside the reason stands in [`crate::exit::class`], the formats
+//! of the fields in [`crate::handbook`], and the instruction that exits with it in [`crate::intercept::table`].
+//!
 //! Source: SDM 3D appendix C (rev 077), VMX Basic Exit Reasons, Table C-1; SDM 3C 24.9.1, Basic VM-Exit Information, Table 24-17;
 //! 26.8, VM-Entry Failures During or After Loading Guest State; 31.15.2.3, Recording VM-Exit Information.
-//! Reasons from 70 on, and bits 25 and 26, are later than revision 077: public kernel headers and emulators name them.
+//! Reasons from 70 on, and bits 25 and 26, are later than the table of revision 077: rev 092 (28.1 and 30.2), public kernel headers and
+//! emulators have them. (Of ENCLV, reason 70, revision 077 has the exit, in 25.1.3, and not the number.)
 //!
 //! ```text
 //!  31  30  29   28   27  26  25   24         16 15                    0
@@ -13,6 +17,7 @@
 //! F: VM-entry failure. root: VM exit from VMX root operation. MTF: an MTF VM exit is pending. enc: incident to enclave mode.
 //! bus: a bus lock was asserted. busy: the VM exit left a shadow stack prematurely busy.
 
+use crate::exit::class;
 use core::fmt;
 
 /// What is known of a basic exit reason.
@@ -24,7 +29,7 @@ pub enum Status {
     Later,
     /// Later than revision 077; sources have the name, and nothing of it is modelled.
     NamedOnly,
-    /// Later than revision 077; the sources differ on what it means.
+    /// Later than revision 077; the sources differ on what it means, and nothing of it is modelled.
     Disputed,
     /// No VM exit uses the number.
     Reserved,
@@ -34,9 +39,9 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Manual => "SDM 3D appendix C, Table C-1",
-            Self::Later => "later than SDM rev 077",
+            Self::Later => "later than Table C-1 of SDM rev 077",
             Self::NamedOnly => "later than SDM rev 077; named, not modelled",
-            Self::Disputed => "later than SDM rev 077; sources differ",
+            Self::Disputed => "later than SDM rev 077; sources differ, not modelled",
             Self::Reserved => "reserved",
         })
     }
@@ -53,6 +58,40 @@ pub struct ReasonRow {
     pub cause: &'static str,
     /// What is known of it.
     pub status: Status,
+    /// The name of its constant in [`ExitReason`]; empty for reserved numbers.
+    pub constant: &'static str,
+}
+
+impl ReasonRow {
+    /// What is recorded beside the reason, as [`class`] has it; `None` if nobody knows: for reasons that are named only,
+    /// and numbers that no VM exit uses.
+    #[must_use]
+    pub fn records(&self) -> Option<Records> {
+        class::Row::of(ExitReason(u32::from(self.number))).map(class::Row::records)
+    }
+}
+
+bitflags::bitflags! {
+    /// The VM-exit information fields that a VM exit fills beside the exit reason (SDM 3C 27.2). Others are undefined after it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Records: u8 {
+        /// The exit qualification.
+        const QUALIFICATION = 1;
+        /// The guest-linear address, at least in some cases.
+        const LINEAR = 1 << 1;
+        /// The guest-physical address.
+        const PHYSICAL = 1 << 2;
+        /// VM-exit interruption information and error code, at least in some cases.
+        const EVENT = 1 << 3;
+        /// IDT-vectoring information and error code, if an event was being delivered.
+        const VECTORING = 1 << 4;
+        /// The VM-exit instruction length; of exits that are not caused by an instruction, if a software event was being delivered.
+        const LENGTH = 1 << 5;
+        /// The VM-exit instruction information.
+        const INFORMATION = 1 << 6;
+        /// No field, but the exit is trap-like: RIP references the next instruction.
+        const TRAP = 1 << 7;
+    }
 }
 
 /// The exit-reason field; any value, known or not.
@@ -161,6 +200,7 @@ macro_rules! reasons {
                 name: $name,
                 cause: $cause,
                 status: Status::$status,
+                constant: concat!($(stringify!($constant))?),
             },)*];
         }
     };
@@ -199,7 +239,7 @@ reasons! {
     29 Manual MOV_DR = "MOV DR", "the guest moved to or from a debug register and \"MOV-DR exiting\" is 1";
     30 Manual IO_INSTRUCTION = "I/O instruction", "the guest executed IN, OUT, INS or OUTS, and the I/O bitmaps or \"unconditional I/O exiting\" intercept the port";
     31 Manual RDMSR = "RDMSR", "the guest executed RDMSR: MSR bitmaps are not in use, the MSR is outside their ranges, or its bit in the read bitmap is 1";
-    32 Manual WRMSR = "WRMSR", "the guest executed WRMSR: MSR bitmaps are not in use, the MSR is outside their ranges, or its bit in the write bitmap is 1";
+    32 Manual WRMSR = "WRMSR", "the guest executed WRMSR (or WRMSRNS, later than rev 077): MSR bitmaps are not in use, the MSR is outside their ranges, or its bit in the write bitmap is 1";
     33 Manual ENTRY_FAILURE_GUEST_STATE = "VM-entry failure due to invalid guest state", "the VM entry broke a rule on guest state (SDM 3C 26.3.1)";
     34 Manual ENTRY_FAILURE_MSR_LOADING = "VM-entry failure due to MSR loading", "an entry of the VM-entry MSR-load list could not be loaded (SDM 3C 26.4)";
     35 Reserved = "reserved", "";
@@ -237,22 +277,22 @@ reasons! {
     67 Manual UMWAIT = "UMWAIT", "the guest executed UMWAIT, and \"enable user wait and pause\" and \"RDTSC exiting\" are 1";
     68 Manual TPAUSE = "TPAUSE", "the guest executed TPAUSE, and \"enable user wait and pause\" and \"RDTSC exiting\" are 1";
     69 Manual LOADIWKEY = "LOADIWKEY", "the guest executed LOADIWKEY and \"LOADIWKEY exiting\" is 1";
-    70 NamedOnly ENCLV = "ENCLV", "the guest executed ENCLV, \"enable ENCLV exiting\" is 1, and the leaf's bit in the ENCLV-exiting bitmap is 1";
+    70 Later ENCLV = "ENCLV", "the guest executed ENCLV, \"enable ENCLV exiting\" is 1, and the leaf's bit in the ENCLV-exiting bitmap is 1";
     71 Reserved = "reserved", "";
     72 NamedOnly ENQCMD_PASID_TRANSLATION_FAILURE = "ENQCMD PASID translation failure", "ENQCMD met a PASID that PASID translation could not translate";
     73 NamedOnly ENQCMDS_PASID_TRANSLATION_FAILURE = "ENQCMDS PASID translation failure", "ENQCMDS met a PASID that PASID translation could not translate";
     74 Later BUS_LOCK_ASSERTION = "bus lock", "the guest asserted a bus lock and \"VMM bus-lock detection\" is 1; the instruction is complete";
     75 Later INSTRUCTION_TIMEOUT = "instruction timeout", "\"instruction timeout\" is 1 and no instruction boundary was reached for the time that the instruction-timeout control allows";
-    76 NamedOnly SEAMCALL = "SEAMCALL", "the guest executed SEAMCALL";
-    77 NamedOnly TDCALL = "TDCALL", "the guest executed TDCALL";
-    78 Later RDMSRLIST = "RDMSRLIST", "the guest executed RDMSRLIST for an MSR that the MSR bitmaps intercept";
-    79 Later WRMSRLIST = "WRMSRLIST", "the guest executed WRMSRLIST for an MSR that the MSR bitmaps intercept";
-    80 Later URDMSR = "URDMSR", "the guest executed URDMSR for an MSR that the MSR bitmaps intercept";
-    81 Later UWRMSR = "UWRMSR", "the guest executed UWRMSR for an MSR that the MSR bitmaps intercept";
+    76 Later SEAMCALL = "SEAMCALL", "the guest executed SEAMCALL, which always exits";
+    77 Later TDCALL = "TDCALL", "the guest executed TDCALL, which always exits";
+    78 Later RDMSRLIST = "RDMSRLIST", "the guest executed RDMSRLIST and MSR bitmaps are not in use; or it came to an MSR that they intercept";
+    79 Later WRMSRLIST = "WRMSRLIST", "the guest executed WRMSRLIST and MSR bitmaps are not in use; or it came to an MSR that they intercept";
+    80 Later URDMSR = "URDMSR", "the guest executed URDMSR: MSR bitmaps are not in use, the MSR is outside their ranges, or its bit is 1";
+    81 Later UWRMSR = "UWRMSR", "the guest executed UWRMSR: MSR bitmaps are not in use, the MSR is outside their ranges, or its bit is 1";
     82 Reserved = "reserved", "";
     83 Reserved = "reserved", "";
-    84 Disputed RDMSR_IMMEDIATE = "RDMSR with immediate", "the guest executed RDMSR with an immediate MSR index that the MSR bitmaps intercept (Linux and Xen; Bochs agrees; no manual at hand describes it)";
-    85 Disputed WRMSRNS = "WRMSRNS", "the guest executed WRMSRNS with an immediate MSR index that the MSR bitmaps intercept (Linux, Xen); or any WRMSRNS (Bochs)";
+    84 Disputed RDMSR_IMMEDIATE = "RDMSR with immediate", "the guest executed RDMSR with an immediate MSR index that the MSR bitmaps intercept (Linux and Xen, with the MSR in the qualification and the register in bits 6:3 of the instruction information; Bochs agrees; no manual at hand describes it)";
+    85 Disputed WRMSRNS_IMMEDIATE = "WRMSRNS with immediate", "the guest executed WRMSRNS with an immediate MSR index that the MSR bitmaps intercept (Linux, Xen; fields as for reason 84); or any WRMSRNS (Bochs; by rev 092 that is reason 32)";
 }
 
 const _: () = {

@@ -8,12 +8,13 @@ use super::table::rules;
 use crate::context::{Context, ExecutionControls};
 use crate::control::Control;
 use crate::fields::Field;
+use crate::intercept::apic;
 use crate::state::EntryState;
 use crate::view::EntryView;
 use x86_state::VmxMsr;
 
 /// Offset of VTPR on the virtual-APIC page.
-const VTPR_OFFSET_BYTES: u64 = 0x80;
+const VTPR_OFFSET_BYTES: u64 = apic::VTPR as u64;
 /// A virtual-APIC page for `breaks`; undefined memory reads as all ones, so VTPR is high.
 const VIRTUAL_APIC_PAGE: u64 = 0x6000;
 
@@ -95,7 +96,7 @@ rules! {
             when |c| compares_vtpr(c)?;
             holds |c| {
                 let vtpr = c.phys_u64(c.field(Field::VIRTUAL_APIC_ADDRESS)?.wrapping_add(VTPR_OFFSET_BYTES))?;
-                c.field(Field::TPR_THRESHOLD)? & 0xf <= vtpr >> 4 & 0xf
+                !apic::is_below_threshold(vtpr, c.field(Field::TPR_THRESHOLD)?)
             };
             hint "The threshold was raised for a pending interrupt though the guest's TPR already lies below it: deliver the interrupt \
                   instead.";

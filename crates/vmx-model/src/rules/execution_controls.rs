@@ -10,11 +10,10 @@ use super::table::{Paragraph, rules};
 use crate::context::ExecutionControls;
 use crate::control::{Control, ControlVector};
 use crate::fields::Field;
+use crate::insn::TRACE_EN;
 use crate::view::CpuInput;
 use x86_state::VmxMsr;
 
-/// IA32_RTIT_CTL.TraceEn.
-const TRACE_EN: u64 = 1;
 /// 1.0 as a TSC multiplier: 48 fractional bits.
 const TSC_MULTIPLIER_ONE: u64 = 1 << 48;
 

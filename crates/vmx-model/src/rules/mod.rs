@@ -31,9 +31,12 @@ pub(crate) mod msr_lists;
 mod return_from_smm;
 
 use crate::context::{Context, ExecutionControls};
-use crate::view::EntryView;
+use crate::control::Control;
+use crate::fields::Field;
+use crate::view::{CpuInput, EntryView, VmxInput};
 pub use msr_lists::{MsrLoadFailure, failing_msr_entry, first_failing_msr_entry};
 pub use table::{Consequence, GuestKind, MAX_RULES, Paragraph, RuleRow, RuleSet, Section};
+use x86_state::CpuProfile;
 
 macro_rules! tables {
     ($($($module:ident)::+,)*) => {
@@ -241,6 +244,50 @@ impl Violations {
     #[must_use]
     pub const fn breaks(&self, rule: RuleId) -> bool {
         self.broken.contains(rule.index())
+    }
+}
+
+/// Would VM entry with "enable EPT" accept this EPT pointer? EPTP switching and INVEPT ask so (SDM 3C 25.5.6.3, EPTP Switching; 30.3, VMX
+/// Instructions, INVEPT). Rules that depend on capabilities nobody knows count as holding.
+#[must_use]
+pub fn eptp_is_valid(eptp: u64, profile: &CpuProfile) -> bool {
+    let view = EptpView { eptp, profile };
+    let mut out = Violations::default();
+    ept_controls::check(&Context::new(&view), 0, &mut out);
+    out.none_broken()
+}
+
+/// A VM entry in which "enable EPT" is the only control, and the EPT pointer the only other field that is not 0.
+struct EptpView<'a> {
+    eptp: u64,
+    profile: &'a CpuProfile,
+}
+
+impl EntryView for EptpView<'_> {
+    const ALL_KNOWN: bool = true;
+
+    fn field(&self, field: Field) -> Option<u64> {
+        Some(match field {
+            Field::PRIMARY_PROC_BASED_CONTROLS => Control::ACTIVATE_SECONDARY_CONTROLS.mask(),
+            Field::SECONDARY_PROC_BASED_CONTROLS => Control::ENABLE_EPT.mask(),
+            Field::EPT_POINTER => self.eptp,
+            _ => 0,
+        })
+    }
+    fn executive_field(&self, _field: Field) -> Option<u64> {
+        Some(0)
+    }
+    fn cpu(&self, _input: CpuInput) -> Option<u64> {
+        Some(0)
+    }
+    fn vmx(&self, _input: VmxInput) -> Option<u64> {
+        Some(0)
+    }
+    fn phys_u64(&self, _hpa: u64) -> Option<u64> {
+        Some(u64::MAX)
+    }
+    fn profile(&self) -> &CpuProfile {
+        self.profile
     }
 }
 

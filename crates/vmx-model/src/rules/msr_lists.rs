@@ -17,13 +17,11 @@ use super::table::{Paragraph, rules};
 use crate::context::Context;
 use crate::control::Control;
 use crate::fields::Field;
+use crate::msr_list::{MsrList, Step, walk_load};
 use crate::state::EntryState;
 use crate::view::{CpuInput, EntryView, Input};
 use x86_state::msr::{ListAnswer, ListFault, MsrContext, check_vm_entry_load};
-use x86_state::{MaskedMsr, Msr, VmxMsr};
-
-/// The most entries that the walk looks at: what IA32_VMX_MISC\[27:25\] recommends at most (SDM 3D A.6).
-const MOST_ENTRIES: u32 = 512 * 8;
+use x86_state::{Hpa, MaskedMsr, Msr, VmxMsr};
 
 const CR0_PG: u64 = 1 << 31;
 const EFER_LME: u64 = 1 << 8;
@@ -113,38 +111,38 @@ pub fn first_failing_msr_entry<V: EntryView>(view: &V) -> Option<u32> {
 #[cold]
 #[inline(never)]
 pub(crate) fn walk<V: EntryView>(c: &Context<'_, V>) -> ListVerdict {
-    let mut state = after_loading(c);
-    let limit = c.cap(VmxMsr::Misc).map_or(MOST_ENTRIES, |misc| 512 * ((misc >> 25 & 7) as u32 + 1));
     let mut verdict = ListVerdict { failing: None, perhaps: 0 };
     let (Some(count), Some(address)) =
         (c.field(Field::VM_ENTRY_MSR_LOAD_COUNT), c.field(Field::VM_ENTRY_MSR_LOAD_ADDRESS))
     else {
         return ListVerdict { perhaps: ANY, ..verdict };
     };
+    // The bound of the list.
+    c.view().note(Input::Capability(VmxMsr::Misc));
     // The count has 32 bits.
-    for index in 0..count.min(u64::from(limit)) as u32 {
-        let at = address.wrapping_add(16 * u64::from(index));
-        let (Some(low), Some(value)) = (c.phys_u64(at), c.phys_u64(at.wrapping_add(8))) else {
-            // A view that lacks one entry rarely has the next; the loaded values would be missing in any case.
-            verdict.perhaps = ANY;
-            return verdict;
-        };
-        let msr = Msr(low as u32);
-        match check_vm_entry_load(msr, (low >> 32) as u32, value, &state) {
-            ListAnswer::Processed => {}
-            ListAnswer::Fails(fault) => {
-                verdict.failing = Some(MsrLoadFailure { number: index + 1, msr, value, fault });
-                return verdict;
+    let list = MsrList { address: Hpa(address), count: count as u32 };
+    walk_load(
+        list,
+        after_loading(c),
+        check_vm_entry_load,
+        |at| c.phys_u64(at),
+        |step| {
+            match step {
+                Step::Entry { answer: ListAnswer::Processed, .. } => {}
+                Step::Entry { number, msr, value, answer: ListAnswer::Fails(fault) } => {
+                    verdict.failing = Some(MsrLoadFailure { number, msr, value, fault });
+                }
+                // The other causes are decided by the index alone.
+                Step::Entry { answer: ListAnswer::Unknown(_), .. } => {
+                    verdict.perhaps |= Cause::SmmOnly.bit() | Cause::Wrmsr.bit();
+                }
+                // A view that lacks one entry rarely has the next; the loaded values would be missing in any case.
+                // Beyond the bound, "undefined processor behavior may result".
+                Step::Unreadable | Step::BeyondBound { .. } => verdict.perhaps = ANY,
             }
-            // The other causes are decided by the index alone.
-            ListAnswer::Unknown(_) => verdict.perhaps |= Cause::SmmOnly.bit() | Cause::Wrmsr.bit(),
-        }
-        load(&mut state, msr, value);
-    }
-    if count > u64::from(limit) {
-        // "Undefined processor behavior may result."
-        verdict.perhaps = ANY;
-    }
+            verdict.failing.is_none()
+        },
+    );
     verdict
 }
 
@@ -185,17 +183,6 @@ fn after_loading<'a, V: EntryView>(c: &Context<'a, V>) -> MsrContext<'a> {
         in_smm: c.cpu(CpuInput::InSmm).map(|in_smm| in_smm != 0),
         in_vmx_operation: Some(true),
         ..MsrContext::new(c.profile())
-    }
-}
-
-/// The effect of an entry on the ones behind it.
-fn load(state: &mut MsrContext<'_>, msr: Msr, value: u64) {
-    match msr {
-        Msr::EFER => state.efer = Some(value),
-        Msr::APIC_BASE => state.apic_base = Some(value),
-        Msr::RTIT_CTL => state.rtit_ctl = Some(value),
-        Msr::LBR_DEPTH => state.lbr_depth = Some(value),
-        _ => {}
     }
 }
 
