@@ -74,6 +74,16 @@ fn vmx_check_holds_on_its_seeds() {
 }
 
 #[test]
+fn vmx_exit_holds_on_its_seeds() {
+    run("vmx_exit", 1000);
+}
+
+#[test]
+fn vmx_insn_holds_on_its_seeds() {
+    run("vmx_insn", 1000);
+}
+
+#[test]
 fn walk_holds_on_its_seeds() {
     run("walk", 2000);
 }
@@ -83,6 +93,8 @@ fn walk_holds_on_its_seeds() {
 fn every_target_holds_on_many_mutations() {
     run("dump_text", 400);
     run("vmx_check", 50_000);
+    run("vmx_exit", 20_000);
+    run("vmx_insn", 20_000);
     run("walk", 50_000);
 }
 
@@ -91,5 +103,36 @@ fn each_target_has_a_wrapper_for_cargo_fuzz() {
     for (name, _) in softvirt::fuzz::TARGETS {
         let wrapper = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fuzz/fuzz_targets/{name}.rs"));
         assert!(wrapper.is_file(), "{}", wrapper.display());
+    }
+}
+
+/// A seed's name says what it leads to: a fuzzer starts from every kind of answer.
+#[test]
+fn each_seed_of_walk_leads_where_its_name_says() {
+    for (path, seed) in seeds("walk") {
+        let kind = softvirt_ept_oracle::check(&softvirt_ept_oracle::Case::from_bytes(&seed));
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(name.split('-').next(), Some(format!("{kind:?}").as_str()), "{name}");
+    }
+}
+
+/// A seed's name begins with its basic exit reason.
+#[test]
+fn each_seed_of_vmx_exit_exits_with_the_reason_of_its_name() {
+    for (path, seed) in seeds("vmx_exit") {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let exit = softvirt::fuzz::vmx_exit::check(&softvirt::generate::GuestCase::from_bytes(&seed));
+        let reason = exit.map(|exit| format!("{:02}", exit.reason.basic()));
+        assert_eq!(name.split('-').next(), reason.as_deref(), "{name}");
+    }
+}
+
+/// A seed's name is something that its sequence leads to.
+#[test]
+fn each_seed_of_vmx_insn_leads_where_its_name_says() {
+    for (path, seed) in seeds("vmx_insn") {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let tally = softvirt::fuzz::vmx_insn::check(&softvirt::generate::SequenceCase::from_bytes(&seed));
+        assert!(tally.keys().any(|met| met.replace(' ', "-") == name), "{name}: {tally:?}");
     }
 }

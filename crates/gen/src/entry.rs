@@ -180,7 +180,7 @@ pub fn arbitrary_state(u: &mut Unstructured<'_>) -> Result<EntryState> {
     Ok(state)
 }
 
-fn interesting(u: &mut Unstructured<'_>) -> Result<u64> {
+pub(crate) fn interesting(u: &mut Unstructured<'_>) -> Result<u64> {
     Ok(match u.arbitrary::<u8>()? % 10 {
         0 => 0,
         1 => u64::MAX,

@@ -1,6 +1,6 @@
 //! The same cases as proptest strategies: the bytes come from proptest, so that a failure shrinks and is replayed.
 
-use crate::EntryCase;
+use crate::{EntryCase, GuestCase, SequenceCase};
 use proptest::prelude::*;
 
 /// Bytes that make an [`EntryCase`]: enough for the largest.
@@ -35,4 +35,14 @@ pub fn bits_away() -> impl Strategy<Value = EntryCase> {
         bytes.insert(0, 2);
         EntryCase::from_bytes(&bytes)
     })
+}
+
+/// Guests that something happens to.
+pub fn guest_case() -> impl Strategy<Value = GuestCase> {
+    source().prop_map(|bytes| GuestCase::from_bytes(&bytes))
+}
+
+/// Sequences of VMX instructions.
+pub fn sequence_case() -> impl Strategy<Value = SequenceCase> {
+    source().prop_map(|bytes| SequenceCase::from_bytes(&bytes))
 }
