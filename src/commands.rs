@@ -1,6 +1,7 @@
 //! What do all subcommands share? Formats, exit codes, printing, suggestions.
 
 pub(crate) mod cpu;
+pub(crate) mod exits;
 pub(crate) mod explain;
 pub(crate) mod fields;
 pub(crate) mod image;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use commands::Format;
 use std::process::ExitCode;
 
-/// Explains failed VM entries (Intel VMX), and is the handbook to them.
+/// Explains failed VM entries (Intel VMX), walks page tables, and is the handbook to VMX.
 ///
 /// A hypervisor whose VMLAUNCH or VMRESUME fails gets a number. softvirt reads the dump that the kernel or the hypervisor printed, checks
 /// every rule of the manual, and says which are broken, by which fields, and what they had to be.
@@ -28,10 +28,12 @@ enum Command {
     Fields(commands::fields::Args),
     /// List the rules of VM entry, or tell all about one
     Rules(commands::rules::Args),
+    /// List the VM exits, or tell all about one: its cause, what it records, how the fields are laid out
+    Exits(commands::exits::Args),
     /// List the processors that softvirt knows, or tell what one can do
     Cpu(commands::cpu::Args),
     /// Walk page tables in a memory image: every entry on the way, and what stops the access
-    Walk(commands::walk::Args),
+    Walk(Box<commands::walk::Args>),
     /// Look for mistakes in all of an EPT: misconfigured, unreachable, writable and executable, aliased
     LintEpt(commands::lint_ept::Args),
 }
@@ -43,6 +45,7 @@ Examples:
   softvirt fields guest_cs_access_rights       one VMCS field
   softvirt fields exit_reason=0x80000021       a value in words
   softvirt rules guest.cr0                     the rules on guest CR0
+  softvirt exits 48                            one VM exit and its information fields
   softvirt cpu kvm                             what KVM offers to a nested hypervisor
   softvirt walk --mem core --cr3 0x1000 0x7f00 where does an address lead?
   softvirt lint-ept --mem core --eptp 0x1001e  what is wrong in an EPT?
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => commands::explain::run(args, cli.format),
         Command::Fields(args) => commands::fields::run(args, cli.format),
         Command::Rules(args) => commands::rules::run(args, cli.format),
+        Command::Exits(args) => commands::exits::run(args, cli.format),
         Command::Cpu(args) => commands::cpu::run(args, cli.format),
         Command::Walk(args) => commands::walk::run(args, cli.format),
         Command::LintEpt(args) => commands::lint_ept::run(args, cli.format),

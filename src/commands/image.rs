@@ -1,12 +1,10 @@
 //! What is in the physical memory that a file holds? Raw images and ELF cores, read where they are asked, never written.
 //!
-//! ELF cores: QEMU's `dump-guest-memory` and kdump's uncompressed vmcore hold one `PT_LOAD` segment for each range of memory,
-//! `p_paddr` says where it belongs. Pages come by positional reads: a file larger than the machine's memory is no problem.
+//! Pages come by positional reads: a file larger than the machine's memory is no problem. What a core holds is in `image/core.rs`.
+
+mod core;
 
 use super::Failure;
-use object::elf::{ET_CORE, FileHeader32, FileHeader64, PT_LOAD};
-use object::read::ReadCache;
-use object::read::elf::{FileHeader, ProgramHeader};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -14,10 +12,16 @@ use std::io::{self, Seek, SeekFrom};
 /// Physical addresses have at most 52 bits (SDM 3A 4.1.4).
 const ADDRESS_END: u64 = 1 << 52;
 
+const COMPRESSED: &str = "is a compressed kdump file, which softvirt does not read. Take an ELF dump: in QEMU dump-guest-memory without -z, \
+                          -l and -s; in the crashed kernel makedumpfile -E /proc/vmcore. makedumpfile does not turn this file into ELF";
+
+const FLATTENED: &str = "is in makedumpfile's flattened format (as QEMU writes with -z, -l and -s), which softvirt does not read. In QEMU \
+                         use dump-guest-memory without these options; an ELF dump in it comes out by makedumpfile -R OUTPUT < FILE";
+
 /// The command line's part in it.
 #[derive(clap::Args)]
 pub(crate) struct Source {
-    /// Physical memory: a raw image, or an ELF core of QEMU (dump-guest-memory) or kdump
+    /// Physical memory: a raw image, or an ELF core of QEMU (dump-guest-memory, also with -p) or kdump (/proc/vmcore, makedumpfile -E)
     #[arg(long, value_name = "FILE")]
     mem: String,
     /// The physical address of the first byte of a raw image (hexadecimal)
@@ -43,17 +47,43 @@ struct Piece {
     offset: u64,
 }
 
+/// What a file says about itself.
+#[derive(Debug, Default)]
+struct Content {
+    kind: String,
+    /// Where memory lies: sorted, no two overlap, each within the file.
+    pieces: Vec<Piece>,
+    /// Physical addresses `[start, end)` of memory that the machine has and the dump leaves out; sorted, no two overlap.
+    left_out: Vec<(u64, u64)>,
+    /// Bytes that the file announces and does not have.
+    truncated: u64,
+    cpus: Vec<CpuState>,
+}
+
+/// The registers of a CPU that translate addresses, as a core of QEMU has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CpuState {
+    pub(crate) cr0: u64,
+    pub(crate) cr3: u64,
+    pub(crate) cr4: u64,
+    /// QEMU does not save EFER. It makes an x86-64 core if the first CPU is in long mode, else one for the 80386.
+    pub(crate) long_mode: bool,
+}
+
+/// Of the bytes that were read, how many does the file not hold?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Absent {
+    /// Nobody has them: they read as ones.
+    pub(crate) missing: usize,
+    /// The machine has them and the dump leaves them out: they read as zeros.
+    pub(crate) left_out: usize,
+}
+
 /// The physical memory that a file holds.
-///
-/// # Invariants
-/// `pieces` is sorted, no two overlap, and each lies within the file.
 pub(crate) struct Image {
     file: File,
     name: String,
-    kind: String,
-    pieces: Vec<Piece>,
-    /// Bytes that the file announces and does not have.
-    truncated: u64,
+    content: Content,
     /// The first read that went wrong: memory cannot fail, the command can.
     error: RefCell<Option<io::Error>>,
 }
@@ -72,7 +102,7 @@ impl Image {
         let mut magic = [0; 8];
         let magic_len = usize::try_from(length).map_or(8, |length| length.min(8));
         read_exact_at(&file, &mut magic[..magic_len], 0).map_err(|error| failure(&error))?;
-        let (kind, pieces, truncated) = match &magic {
+        let content = match &magic {
             [0x7f, b'E', b'L', b'F', ..] if source.base.is_some() => {
                 return Err(failure(
                     &"is an ELF file, which says itself where its memory lies: --base is for raw images",
@@ -80,50 +110,67 @@ impl Image {
             }
             [0x7f, b'E', b'L', b'F', ..] => {
                 let copy = file.try_clone().map_err(|error| failure(&error))?;
-                elf(copy, magic[4], length).map_err(|words| failure(&words))?
+                core::read(copy, magic[4], length).map_err(|words| failure(&words))?
             }
-            b"KDUMP   " | b"DISKDUMP" => {
-                return Err(failure(
-                    &"is a compressed kdump file; make an ELF one (makedumpfile -E, or dump-guest-memory without -z, -l, -s)",
-                ));
-            }
-            b"makedump" => return Err(failure(&"is a flattened makedumpfile; rearrange it first (makedumpfile -R)")),
+            b"KDUMP   " | b"DISKDUMP" => return Err(failure(&COMPRESSED)),
+            b"makedump" => return Err(failure(&FLATTENED)),
             _ => {
                 let base = source.base.unwrap_or(0);
                 if base >= ADDRESS_END {
                     return Err(failure(&format_args!("--base {base:#x} is beyond 52 bits")));
                 }
                 let end = base.saturating_add(length).min(ADDRESS_END);
-                ("raw image".to_owned(), vec![Piece { start: base, end, offset: 0 }], 0)
+                let pieces = vec![Piece { start: base, end, offset: 0 }];
+                Content { kind: "raw image".to_owned(), pieces, ..Content::default() }
             }
         };
-        Ok(Self { file, name: source.mem.clone(), kind, pieces, truncated, error: RefCell::new(None) })
+        Ok(Self { file, name: source.mem.clone(), content, error: RefCell::new(None) })
     }
 
-    /// Fills `bytes` from the address on. Bytes that nobody knows become ones; the answer is how many these are.
-    pub(crate) fn read(&self, address: u64, bytes: &mut [u8]) -> usize {
+    /// Fills `bytes` from the address on: with ones what nobody has, with zeros what the dump leaves out.
+    pub(crate) fn read(&self, address: u64, bytes: &mut [u8]) -> Absent {
         bytes.fill(0xff);
         let end = address.saturating_add(bytes.len() as u64);
-        let mut missing = bytes.len();
-        let first = self.pieces.partition_point(|piece| piece.end <= address);
-        for piece in self.pieces[first..].iter().take_while(|piece| piece.start < end) {
+        let mut absent = Absent { missing: bytes.len(), left_out: 0 };
+        let left_out = &self.content.left_out;
+        let first = left_out.partition_point(|range| range.1 <= address);
+        for range in left_out[first..].iter().take_while(|range| range.0 < end) {
+            let part = &mut bytes[(range.0.max(address) - address) as usize..(range.1.min(end) - address) as usize];
+            part.fill(0);
+            absent.missing -= part.len();
+            absent.left_out += part.len();
+        }
+        let pieces = &self.content.pieces;
+        let first = pieces.partition_point(|piece| piece.end <= address);
+        for piece in pieces[first..].iter().take_while(|piece| piece.start < end) {
             let from = piece.start.max(address);
             let part = &mut bytes[(from - address) as usize..(piece.end.min(end) - address) as usize];
             match read_exact_at(&self.file, part, piece.offset + (from - piece.start)) {
-                Ok(()) => missing -= part.len(),
+                Ok(()) => absent.missing -= part.len(),
                 Err(error) => {
                     part.fill(0xff);
                     self.error.borrow_mut().get_or_insert(error);
                 }
             }
         }
-        missing
+        absent
     }
 
     /// Does the file hold this byte?
     pub(crate) fn holds(&self, address: u64) -> bool {
-        let first = self.pieces.partition_point(|piece| piece.end <= address);
-        self.pieces.get(first).is_some_and(|piece| piece.start <= address)
+        let pieces = &self.content.pieces;
+        let first = pieces.partition_point(|piece| piece.end <= address);
+        pieces.get(first).is_some_and(|piece| piece.start <= address)
+    }
+
+    /// The CPUs whose registers the file holds.
+    pub(crate) fn cpus(&self) -> &[CpuState] {
+        &self.content.cpus
+    }
+
+    /// The file's name, as it was given.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The error that a read has met, if any has.
@@ -137,17 +184,22 @@ impl Image {
     /// The file in words.
     pub(crate) fn words(&self) -> String {
         const SHOWN: usize = 4;
-        let ranges: Vec<String> =
-            self.pieces.iter().take(SHOWN).map(|piece| format!("{:#x}-{:#x}", piece.start, piece.end - 1)).collect();
-        let more = match self.pieces.len().saturating_sub(SHOWN) {
+        let ranges: Vec<String> = self
+            .content
+            .pieces
+            .iter()
+            .take(SHOWN)
+            .map(|piece| format!("{:#x}-{:#x}", piece.start, piece.end - 1))
+            .collect();
+        let more = match self.content.pieces.len().saturating_sub(SHOWN) {
             0 => String::new(),
             more => format!(" and {more} more ranges"),
         };
-        let truncated = match self.truncated {
+        let truncated = match self.content.truncated {
             0 => String::new(),
             bytes => format!("; the file is truncated: {bytes} bytes that it announces are missing"),
         };
-        format!("{}, {}, {}{more}{truncated}", self.name, self.kind, ranges.join(", "))
+        format!("{}, {}, {}{more}{truncated}", self.name, self.content.kind, ranges.join(", "))
     }
 }
 
@@ -170,79 +222,6 @@ fn read_exact_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> io::Resu
     Ok(())
 }
 
-type Pieces = (String, Vec<Piece>, u64);
-
-fn elf(file: File, class: u8, length: u64) -> Result<Pieces, String> {
-    let cache = ReadCache::new(file);
-    match class {
-        1 => core_of::<FileHeader32<object::Endianness>>(&cache, length, "32-bit ELF core"),
-        2 => core_of::<FileHeader64<object::Endianness>>(&cache, length, "64-bit ELF core"),
-        _ => Err("is neither a 32-bit nor a 64-bit ELF file".to_owned()),
-    }
-}
-
-fn core_of<H>(cache: &ReadCache<File>, length: u64, kind: &str) -> Result<Pieces, String>
-where
-    H: FileHeader<Endian = object::Endianness>,
-{
-    let unreadable = |error: object::Error| format!("is not a readable ELF file: {error}");
-    let header = H::parse(cache).map_err(unreadable)?;
-    let endian = header.endian().map_err(unreadable)?;
-    if header.e_type(endian) != ET_CORE {
-        return Err("is an ELF file, but not a core".to_owned());
-    }
-    let mut pieces = Vec::new();
-    let mut truncated = 0;
-    let mut loads = 0;
-    for segment in header.program_headers(endian, cache).map_err(unreadable)? {
-        if segment.p_type(endian) != PT_LOAD {
-            continue;
-        }
-        loads += 1;
-        let start: u64 = segment.p_paddr(endian).into();
-        let offset: u64 = segment.p_offset(endian).into();
-        // Memory beyond the size in the file was not dumped. It is a hole, not zeros.
-        let announced: u64 = segment.p_filesz(endian).into();
-        let size = announced.min(length.saturating_sub(offset));
-        truncated += announced - size;
-        // /proc/kcore gives the physical address of what has none as all ones.
-        if start < ADDRESS_END && size > 0 {
-            pieces.push(Piece { start, end: start.saturating_add(size).min(ADDRESS_END), offset });
-        }
-    }
-    if loads > 1 && pieces.iter().filter(|piece| piece.start == 0).count() > 1 {
-        return Err(
-            "has several segments at physical address 0: it is the core of a process, not of a machine".to_owned()
-        );
-    }
-    if pieces.is_empty() {
-        return Err(match truncated {
-            0 => "is an ELF core without memory (PT_LOAD)".to_owned(),
-            bytes => format!("is truncated: all {bytes} bytes of its memory are missing"),
-        });
-    }
-    Ok((kind.to_owned(), without_overlaps(pieces), truncated))
-}
-
-/// Sorted pieces; of what several hold, the one that starts first counts. (kdump's segment of the kernel's text repeats a part
-/// of the memory that another segment holds.)
-fn without_overlaps(mut pieces: Vec<Piece>) -> Vec<Piece> {
-    pieces.sort_by_key(|piece| piece.start);
-    let mut out: Vec<Piece> = Vec::with_capacity(pieces.len());
-    for mut piece in pieces {
-        let covered = out.last().map_or(0, |last| last.end);
-        if piece.end <= covered {
-            continue;
-        }
-        if piece.start < covered {
-            piece.offset += covered - piece.start;
-            piece.start = covered;
-        }
-        out.push(piece);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,13 +234,5 @@ mod tests {
         for bad in ["", "0x", "+1", "-1", "0xg", "1 2", "0x1_0000_0000_0000_0000"] {
             assert!(address(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn of_overlapping_pieces_the_first_counts() {
-        let piece = |start, end, offset| Piece { start, end, offset };
-        let pieces =
-            without_overlaps(vec![piece(0x2000, 0x5000, 0x900), piece(0, 0x3000, 0x100), piece(0x800, 0x900, 0)]);
-        assert_eq!(pieces, [piece(0, 0x3000, 0x100), piece(0x3000, 0x5000, 0x1900)]);
     }
 }

@@ -5,11 +5,12 @@ mod tree;
 
 use super::image::{Image, Source, address};
 use super::layout::{HEAD, Table, beside};
-use super::tables::{Extended, ept_support};
+use super::tables::{ept, ept_support, ept_words};
 use super::{Answer, Failure, Format, cpu};
 use findings::{Finding, Findings, Kind};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use softvirt::ept::{Ept, EptControls};
 use std::fmt::Write;
 use std::io::IsTerminal;
 use tree::{Tally, Tree};
@@ -29,7 +30,7 @@ aliased                   the same host-physical memory, or the same table, is a
 loop                      a table is its own ancestor
 outside-image             a table is not in the file
 
-Exit codes: 0 nothing is found; 1 something is; 2 the input cannot be read.")]
+Exit codes: 0 nothing is found; 1 something is, or the limit left tables unread; 2 the input cannot be read.")]
 pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
@@ -39,25 +40,33 @@ pub(crate) struct Args {
     /// The processor, which decides about reserved bits: a name that `softvirt cpu` lists [default: 52 address bits, every page size]
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
-    /// How many tables to read at most (a million map 2 TiB in 4-KByte pages)
-    #[arg(long, value_name = "TABLES", default_value_t = 1 << 20)]
+    /// Mode-based execute control: bit 2 is for supervisor-mode addresses, bit 10 for user-mode ones
+    #[arg(long)]
+    mbec: bool,
+    /// EPT paging-write control: bit 58 needs bit 0
+    #[arg(long)]
+    paging_write: bool,
+    /// How many tables to read at most (the default maps 512 GiB in 4-KByte pages, and takes some ten seconds)
+    #[arg(long, value_name = "TABLES", default_value_t = 1 << 18)]
     limit: u64,
 }
 
 pub(crate) fn run(args: &Args, format: Format) -> Result<Answer, Failure> {
     let profile = args.cpu.as_deref().map(cpu::find).transpose()?;
-    let extended = Extended::new(args.eptp, &ept_support(profile))?;
+    let controls =
+        EptControls { mode_based_execute: args.mbec, paging_write: args.paging_write, ..EptControls::default() };
+    let ept = ept(args.eptp, controls, &ept_support(profile))?;
     let image = Image::open(&args.source)?;
     let progress = progress_bar();
-    let (findings, tally) = Tree::new(&image, &extended, args.limit, &progress).lint();
+    let (findings, tally) = Tree::new(&image, &ept, args.limit, &progress).lint();
     progress.finish_and_clear();
     image.finish()?;
-    let report = Report::new(&image, &extended, args.limit, &findings, &tally);
+    let report = Report::new(&image, &ept, args.limit, &findings, &tally);
     let answer = match format {
         Format::Json => Answer::json(&report)?,
         Format::Text => Answer::fine(text(&report, &findings)),
     };
-    Ok(Answer { found: !findings.is_empty(), ..answer })
+    Ok(Answer { found: !findings.is_empty() || tally.beyond_limit > 0, ..answer })
 }
 
 /// A bar on standard error, if that is a terminal.
@@ -78,6 +87,8 @@ struct Report {
     ept: String,
     tables: u64,
     pages: u64,
+    /// Everything was read: the limit left nothing out.
+    complete: bool,
     /// What limits the answer.
     notes: Vec<String>,
     findings: Vec<Row>,
@@ -111,12 +122,13 @@ impl Row {
 }
 
 impl Report {
-    fn new(image: &Image, extended: &Extended, limit: u64, findings: &Findings, tally: &Tally) -> Self {
+    fn new(image: &Image, ept: &Ept<'_>, limit: u64, findings: &Findings, tally: &Tally) -> Self {
         let mut notes = Vec::new();
         if tally.beyond_limit > 0 {
             notes.push(format!(
-                "{limit} tables were read, the limit; {} more that they point to were not, nor what is below these (--limit)",
-                tally.beyond_limit
+                "STOPPED at the limit of {limit} tables: {} entries lead to tables that were not read. To go on: --limit {}",
+                tally.beyond_limit,
+                limit.saturating_mul(4)
             ));
         }
         if tally.shared > 0 {
@@ -136,8 +148,9 @@ impl Report {
         }
         Self {
             memory: image.words(),
-            ept: extended.words(),
+            ept: ept_words(ept),
             tables: tally.tables,
+            complete: tally.beyond_limit == 0,
             pages: tally.pages,
             notes,
             findings: findings.all().map(Row::new).collect(),
@@ -174,7 +187,11 @@ fn text(report: &Report, findings: &Findings) -> String {
         .collect();
     text += &beside(
         "",
-        &if counts.is_empty() { "Nothing is found.".to_owned() } else { format!("Ranges: {}.", counts.join(", ")) },
+        &match (counts.is_empty(), report.complete) {
+            (true, true) => "Nothing is found.".to_owned(),
+            (true, false) => "Nothing is found in what was read.".to_owned(),
+            (false, _) => format!("Ranges: {}.", counts.join(", ")),
+        },
     );
     for note in &report.notes {
         text += &beside("note: ", note);

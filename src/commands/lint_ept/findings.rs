@@ -46,6 +46,9 @@ impl Kind {
     }
 }
 
+/// What a range says, as numbers: ranges of a kind say the same if these are equal. Words are made only of what is kept.
+pub(super) type Key = [u64; 3];
+
 /// One range, guest-physical `[start, end)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -53,6 +56,7 @@ pub(super) struct Finding {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) why: String,
+    key: Key,
     /// Where the first entry stands, and what it holds.
     pub(super) first: Option<(u64, u64)>,
     pub(super) entries: u64,
@@ -63,8 +67,8 @@ pub(super) struct Finding {
 struct OfKind {
     ranges: Vec<Finding>,
     dropped: u64,
-    /// The end of the last range that was dropped, and its words: its neighbours are not counted again.
-    last_dropped: Option<(u64, String)>,
+    /// The end of the last range that was dropped, and what it said: its neighbours are not counted again.
+    last_dropped: Option<(u64, Key)>,
 }
 
 /// Findings by kind, in the order of [`Kind::ALL`].
@@ -75,17 +79,23 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Adds a range; it joins the last one of its kind if it continues it and says the same.
-    pub(super) fn add(&mut self, kind: Kind, start: u64, end: u64, why: String, entry: Option<(u64, u64)>) {
+    pub(super) fn add(
+        &mut self,
+        kind: Kind,
+        start: u64,
+        end: u64,
+        key: Key,
+        entry: Option<(u64, u64)>,
+        why: impl FnOnce() -> String,
+    ) {
         let of_kind = &mut self.kinds[kind as usize];
-        if let Some((last_end, last_why)) = &mut of_kind.last_dropped {
-            if !(*last_end == start && *last_why == why) {
-                of_kind.dropped += 1;
-            }
-            of_kind.last_dropped = Some((end, why));
+        if let Some(last) = of_kind.last_dropped {
+            of_kind.dropped += u64::from(last != (start, key));
+            of_kind.last_dropped = Some((end, key));
             return;
         }
         if let Some(last) = of_kind.ranges.last_mut() {
-            if last.end == start && last.why == why {
+            if last.end == start && last.key == key {
                 last.end = end;
                 last.entries += 1;
                 return;
@@ -93,10 +103,10 @@ impl Findings {
         }
         if of_kind.ranges.len() == KEPT {
             of_kind.dropped = 1;
-            of_kind.last_dropped = Some((end, why));
+            of_kind.last_dropped = Some((end, key));
             return;
         }
-        of_kind.ranges.push(Finding { kind, start, end, why, first: entry, entries: 1 });
+        of_kind.ranges.push(Finding { kind, start, end, why: why(), key, first: entry, entries: 1 });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -162,8 +172,9 @@ impl Runs {
             let overlap = (earlier.hpa + earlier.bytes).min(run.hpa + run.bytes).saturating_sub(run.hpa);
             if overlap > 0 {
                 let other = earlier.gpa + (run.hpa - earlier.hpa);
-                let why = format!("host-physical {:#x}, also at guest-physical {other:#x}", run.hpa);
-                findings.add(Kind::Aliased, run.gpa, run.gpa + overlap, why, None);
+                findings.add(Kind::Aliased, run.gpa, run.gpa + overlap, [1, run.hpa, other], None, || {
+                    format!("host-physical {:#x}, also at guest-physical {other:#x}", run.hpa)
+                });
             }
             if run.hpa + run.bytes > earlier.hpa + earlier.bytes {
                 farthest = Some(run);
@@ -179,8 +190,8 @@ mod tests {
     #[test]
     fn neighbours_that_say_the_same_are_one_range() {
         let mut findings = Findings::default();
-        for (start, why) in [(0, "a"), (1, "a"), (2, "b"), (4, "b")] {
-            findings.add(Kind::Misconfigured, start, start + 1, why.to_owned(), None);
+        for (start, key) in [(0, [0; 3]), (1, [0; 3]), (2, [1; 3]), (4, [1; 3])] {
+            findings.add(Kind::Misconfigured, start, start + 1, key, None, String::new);
         }
         let ranges: Vec<_> = findings.all().map(|finding| (finding.start, finding.end, finding.entries)).collect();
         assert_eq!(ranges, [(0, 2, 2), (2, 3, 1), (4, 5, 1)]);
@@ -190,7 +201,7 @@ mod tests {
     fn what_is_not_kept_is_counted() {
         let mut findings = Findings::default();
         for start in 0..KEPT as u64 + 5 {
-            findings.add(Kind::Loop, 2 * start, 2 * start + 1, String::new(), None);
+            findings.add(Kind::Loop, 2 * start, 2 * start + 1, [0; 3], None, String::new);
         }
         assert_eq!(findings.count(Kind::Loop), (KEPT as u64 + 5, 5));
     }

@@ -1,6 +1,6 @@
 //! What has the walk read and set? A memory that writes down each access, over an image that stays as it is.
 
-use crate::commands::image::Image;
+use crate::commands::image::{Absent, Image};
 use softvirt::x86_state::{Hpa, PhysMemory};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,8 +11,7 @@ pub(crate) struct Read {
     pub(crate) at: u64,
     pub(crate) bytes: u8,
     pub(crate) value: u64,
-    /// A part of it, or all, is not in the image and reads as ones.
-    pub(crate) missing: bool,
+    pub(crate) absent: Absent,
 }
 
 /// A change that the walk made: to the overlay, never to the file.
@@ -41,21 +40,21 @@ impl<'a> Recorder<'a> {
         (self.reads.into_inner(), self.updates.into_inner())
     }
 
-    fn look<const N: usize>(&self, address: Hpa) -> (u64, bool) {
+    fn look<const N: usize>(&self, address: Hpa) -> (u64, Absent) {
         let mut bytes = [0; 8];
-        let missing = self.image.read(address.0, &mut bytes[..N]) > 0;
+        let absent = self.image.read(address.0, &mut bytes[..N]);
         let overlay = self.overlay.borrow();
         for (offset, byte) in (0..).zip(&mut bytes[..N]) {
             if let Some(&new) = overlay.get(&address.0.wrapping_add(offset)) {
                 *byte = new;
             }
         }
-        (u64::from_le_bytes(bytes), missing)
+        (u64::from_le_bytes(bytes), absent)
     }
 
     fn read<const N: usize>(&self, address: Hpa) -> u64 {
-        let (value, missing) = self.look::<N>(address);
-        self.reads.borrow_mut().push(Read { at: address.0, bytes: N as u8, value, missing });
+        let (value, absent) = self.look::<N>(address);
+        self.reads.borrow_mut().push(Read { at: address.0, bytes: N as u8, value, absent });
         value
     }
 

@@ -1,10 +1,12 @@
 //! Which rule stopped the walk, and what is the guest or its hypervisor told?
 
-use super::steps::{Second, Step};
-use crate::commands::tables::{entry_name, reserved, rights_words};
+use super::render::Walk;
+use super::rights;
+use super::steps::{Second, Step, Tables};
+use crate::commands::tables::{entry_name, misconfiguration};
 use serde::Serialize;
-use softvirt::ept::entry::{epte, pte};
-use softvirt::ept::{Access, Dimension, EptEvent, Failure, FailureKind, Operation, Paging, Purpose};
+use softvirt::ept::entry::{epte, sub_page_reserved_bits};
+use softvirt::ept::{Dimension, Ept, EptEvent, Failure, FailureKind, Purpose};
 use softvirt::vmx_model::describe::BitList;
 use softvirt::vmx_model::qualification::Qualification;
 use softvirt::vmx_model::reasons::ExitReason;
@@ -29,14 +31,22 @@ pub(super) enum Event {
     },
     /// Loading the PDPTEs met a reserved bit.
     GeneralProtection,
+    /// The pointer means no linear address.
+    NotCanonical {
+        exception: &'static str,
+    },
     VmExit {
         reason: u32,
         name: &'static str,
         qualification: Option<String>,
         words: Option<String>,
-        guest_physical_address: String,
+        /// `None` if the field is undefined.
+        guest_physical_address: Option<String>,
         /// `None` if the field is undefined.
         guest_linear_address: Option<String>,
+        /// What may come instead of the exit.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        instead: Option<&'static str>,
     },
     NestedPageFault {
         exit_info_1: String,
@@ -47,54 +57,61 @@ pub(super) enum Event {
     Retry,
 }
 
-pub(super) fn explain(
-    failure: &Failure,
-    paging: &Paging,
-    second: &Second,
-    access: Access,
-    gva: u64,
-    steps: &[Step],
-) -> Stop {
+/// SDM 3C 25.5.7.1, Convertible EPT Violations.
+const CONVERTED: &str = "a virtualization exception (#VE, vector 20), if CR0.PE is 1, no event is being delivered and bytes 4 to 7 of the \
+                         virtualization-exception information area are 0 (SDM 3C 25.5.7.1, Convertible EPT Violations)";
+
+pub(super) fn explain(failure: &Failure, walk: &Walk<'_>) -> Stop {
     let (rule, source) = match failure.dimension {
-        Dimension::Guest => guest_rule(failure, paging, access, steps),
-        Dimension::Ept | Dimension::Npt => second_rule(failure, second, access, steps),
+        Dimension::Guest => guest_rule(failure, walk),
+        Dimension::Ept | Dimension::Npt => second_rule(failure, walk),
     };
-    Stop { rule, source, event: event(failure, paging, second, access, gva) }
+    Stop { rule, source, event: event(failure, walk) }
 }
 
-fn event(failure: &Failure, paging: &Paging, second: &Second, access: Access, gva: u64) -> Event {
-    let ept_event = match second {
-        Second::Ept(extended) => failure.ept_event(&extended.ept, access),
+fn event(failure: &Failure, walk: &Walk<'_>) -> Event {
+    let ept_event = match walk.second {
+        Second::Ept(ept) => failure.ept_event(ept, walk.access),
         _ => None,
     };
-    let nested = match second {
-        Second::Npt(npt) => failure.npf_exit_info_1(npt, access),
+    let nested = match walk.second {
+        Second::Npt(npt) => failure.npf_exit_info_1(npt, walk.access),
         _ => None,
     };
-    let exit = |reason: ExitReason, qualification: Option<u64>| Event::VmExit {
-        reason: reason.0,
-        name: reason.row().map_or("unknown", |row| row.name),
-        qualification: qualification.map(|value| format!("{value:#x}")),
-        words: qualification.map(|value| Qualification { reason: reason.0, value }.to_string()),
-        guest_physical_address: format!("{:#x}", failure.gpa.0),
-        guest_linear_address: qualification.filter(|value| value >> 7 & 1 == 1).map(|_| format!("{gva:#x}")),
-    };
+    // An EPT misconfiguration has no qualification, and does not save the linear address.
+    let exit =
+        |reason: ExitReason, qualification: Option<u64>, linear: bool, instead: Option<&'static str>| Event::VmExit {
+            reason: reason.0,
+            name: reason.row().map_or("unknown", |row| row.name),
+            qualification: qualification.map(|value| format!("{value:#x}")),
+            words: qualification.map(|value| Qualification { reason: reason.0, value }.to_string()),
+            // Undefined for the exits that SDM 3C 27.2.1 does not name.
+            guest_physical_address: (reason != ExitReason::PAGE_MODIFICATION_LOG_FULL)
+                .then(|| format!("{:#x}", failure.gpa.0)),
+            guest_linear_address: linear.then(|| format!("{:#x}", walk.gva)),
+            instead,
+        };
     match (ept_event, nested) {
-        (Some(EptEvent::Violation { qualification, .. }), _) => exit(ExitReason::EPT_VIOLATION, Some(qualification)),
-        (Some(EptEvent::Misconfiguration), _) => exit(ExitReason::EPT_MISCONFIGURATION, None),
-        (Some(EptEvent::SubPage { qualification }), _) => exit(ExitReason::SPP_RELATED_EVENT, Some(qualification)),
-        (Some(EptEvent::LogFull), _) => exit(ExitReason::PAGE_MODIFICATION_LOG_FULL, None),
+        (Some(EptEvent::Violation { qualification, convertible }), _) => {
+            let linear = qualification >> 7 & 1 == 1;
+            exit(ExitReason::EPT_VIOLATION, Some(qualification), linear, convertible.then_some(CONVERTED))
+        }
+        (Some(EptEvent::Misconfiguration), _) => exit(ExitReason::EPT_MISCONFIGURATION, None, false, None),
+        (Some(EptEvent::SubPage { qualification }), _) => {
+            exit(ExitReason::SPP_RELATED_EVENT, Some(qualification), true, None)
+        }
+        (Some(EptEvent::LogFull), _) => exit(ExitReason::PAGE_MODIFICATION_LOG_FULL, None, false, None),
         (None, Some(information)) => Event::NestedPageFault {
             exit_info_1: format!("{information:#x}"),
             words: exit_info_words(information),
             exit_info_2: format!("{:#x}", failure.gpa.0),
         },
         (None, None) if failure.is_page_fault() => {
-            let code = failure.page_fault_error_code(paging, access);
+            let code = failure.page_fault_error_code(walk.paging, walk.access);
             Event::PageFault {
                 error_code: format!("{code:#x}"),
                 words: error_code_words(code),
-                cr2: format!("{gva:#x}"),
+                cr2: format!("{:#x}", walk.gva),
             }
         }
         _ => Event::Retry,
@@ -147,67 +164,24 @@ fn exit_info_words(information: u64) -> String {
     bit_words(information, "not present", &BITS)
 }
 
-fn guest_rule(failure: &Failure, paging: &Paging, access: Access, steps: &[Step]) -> (String, &'static str) {
-    let name = entry_name(Dimension::Guest, failure.level);
-    let level = failure.level;
+fn guest_rule(failure: &Failure, walk: &Walk<'_>) -> (String, &'static str) {
+    let tables = if failure.hlat { Tables::Hlat } else { Tables::Guest };
+    let (name, level) = (tables.entry_name(failure.level), failure.level);
     match failure.kind {
         FailureKind::NotPresent => {
             (format!("the {name} (level {level}) is not present: bit 0 is 0"), "SDM 3A 4.7, Page-Fault Exceptions")
         }
         FailureKind::Reserved => {
-            let bits = BitList(reserved(paging, level, failure.entry));
+            let bits = BitList(walk.paging.reserved(level).set_in(level, failure.entry));
             (format!("the {name} (level {level}) sets reserved {bits}"), "SDM 3A 4.7, Page-Fault Exceptions")
         }
-        FailureKind::Rights => {
-            let entries: Vec<&Step> = steps.iter().filter(|step| step.dimension == Some(Dimension::Guest)).collect();
-            (guest_rights(failure, paging, access, &entries), "SDM 3A 4.6.1, Determination of Access Rights")
-        }
+        FailureKind::Rights => (rights::guest(failure, walk), "SDM 3A 4.6.1, Determination of Access Rights"),
         _ => (format!("the {name} (level {level}) changed during the walk"), "SDM 3A 4.8, Accessed and Dirty Flags"),
     }
 }
 
-fn guest_rights(failure: &Failure, paging: &Paging, access: Access, entries: &[&Step]) -> String {
-    let where_is = |bit: u64, set: bool| {
-        let names: Vec<&str> = entries
-            .iter()
-            .filter(|step| (step.read.value & bit != 0) == set)
-            .map(|step| entry_name(Dimension::Guest, step.level))
-            .collect();
-        names.join(", ")
-    };
-    let mut reasons = Vec::new();
-    let user_address = failure.rights & pte::USER != 0;
-    let modifiers = &paging.modifiers;
-    if access.is_user() && !user_address {
-        reasons.push(format!("a user-mode access, and U/S is 0 in: {}", where_is(pte::USER, false)));
-    }
-    if !access.is_user() && user_address {
-        if access.is_fetch() && modifiers.smep {
-            reasons.push("the supervisor fetches from a user-mode address while CR4.SMEP is 1".to_owned());
-        }
-        if !access.is_fetch() && modifiers.smap {
-            reasons
-                .push("the supervisor accesses a user-mode address while CR4.SMAP is 1 and EFLAGS.AC is 0".to_owned());
-        }
-    }
-    if access.is_write() && failure.rights & pte::WRITE == 0 && (access.is_user() || modifiers.write_protect) {
-        let why = if access.is_user() { "" } else { " while CR0.WP is 1" };
-        reasons.push(format!("a write{why}, and R/W is 0 in: {}", where_is(pte::WRITE, false)));
-    }
-    if access.operation == Operation::Fetch && failure.rights & pte::EXECUTE_DISABLE == 0 {
-        reasons.push(format!("an instruction fetch, and NX is 1 in: {}", where_is(pte::EXECUTE_DISABLE, true)));
-    }
-    if paging.key_denies(failure.entry, user_address, access) {
-        reasons.push(format!("protection key {} denies it", failure.entry >> 59 & 0xf));
-    }
-    if reasons.is_empty() {
-        reasons.push("the rights do not allow the access".to_owned());
-    }
-    reasons.join("; ")
-}
-
-fn second_rule(failure: &Failure, second: &Second, access: Access, steps: &[Step]) -> (String, &'static str) {
-    let name = entry_name(failure.dimension, failure.level);
+fn second_rule(failure: &Failure, walk: &Walk<'_>) -> (String, &'static str) {
+    let (name, level) = (entry_name(failure.dimension, failure.level), failure.level);
     let gpa = failure.gpa.0;
     let ept = failure.dimension == Dimension::Ept;
     let target = match failure.purpose {
@@ -220,63 +194,68 @@ fn second_rule(failure: &Failure, second: &Second, access: Access, steps: &[Step
     };
     let violation =
         if ept { "SDM 3C 28.3.3.2, EPT Violations" } else { "APM 2 15.25.6, Nested versus Guest Page Faults" };
-    let rule = match (failure.kind, second) {
-        (FailureKind::NotPresent, _) => {
-            let bits = if ept { "bits 2:0 are 0" } else { "bit 0 is 0" };
-            format!("the {name} (level {}) for {target} is not present: {bits}", failure.level)
+    let rule = match (failure.kind, walk.second) {
+        (FailureKind::NotPresent, Second::Ept(ept)) => {
+            let bits = if ept.controls().mode_based_execute { "bits 10 and 2:0 are 0" } else { "bits 2:0 are 0" };
+            format!("the {name} (level {level}) for {target} is not present: {bits}")
         }
-        (FailureKind::Misconfigured, Second::Ept(extended)) => {
-            let why = extended.misconfiguration(failure.level, failure.entry).unwrap_or_default();
-            let rule = format!("the {name} (level {}) for {target} is misconfigured: {why}", failure.level);
+        (FailureKind::NotPresent, _) => {
+            format!("the {name} (level {level}) for {target} is not present: bit 0 is 0")
+        }
+        (FailureKind::Misconfigured, Second::Ept(ept)) => {
+            let why = misconfiguration(ept, level, failure.entry).unwrap_or_default();
+            let rule = format!("the {name} (level {level}) for {target} is misconfigured: {why}");
             return (rule, "SDM 3C 28.3.3.1, EPT Misconfigurations");
         }
         (FailureKind::Reserved, Second::Npt(npt)) => {
-            let bits = BitList(reserved(npt.host(), failure.level, failure.entry));
-            format!("the {name} (level {}) for {target} sets reserved {bits}", failure.level)
+            let bits = BitList(npt.host().reserved(level).set_in(level, failure.entry));
+            format!("the {name} (level {level}) for {target} sets reserved {bits}")
         }
         (FailureKind::TooWide, _) => format!("{target} has more bits than the tables translate"),
-        (FailureKind::Rights, _) => {
-            let rights = if ept { rights_words(failure.rights) } else { nested_rights(failure.rights) };
-            let blocking = blocking(failure, access, steps);
-            format!("the entries for {target} together allow {rights}; {blocking}")
+        (FailureKind::Rights, _) => rights::second(failure, walk, &target),
+        (FailureKind::Verification, _) => {
+            return (unverified(walk, name), "SDM 3C 28.3.3.2, EPT Violations (guest-paging verification)");
         }
-        _ => format!("the {name} (level {}) for {target} stopped it", failure.level),
+        (FailureKind::SubPageMiss | FailureKind::SubPageMisconfigured, Second::Ept(ept)) => {
+            return (
+                sub_page_rule(ept, walk.steps),
+                "SDM 3C 28.3.4.2, Determining an Access's Sub-Page Write Permission",
+            );
+        }
+        (FailureKind::LogFull, Second::Ept(ept)) => {
+            let index = ept.log().map_or(0, |log| log.index.get());
+            let rule =
+                format!("a flag has to be set for {target}, and the log has no entry left: the PML index is {index}");
+            return (rule, "SDM 3C 28.3.6, Page-Modification Logging");
+        }
+        _ => format!("the {name} (level {level}) for {target} stopped it"),
     };
     (rule, violation)
 }
 
-fn nested_rights(rights: u64) -> String {
-    let write = if rights & pte::WRITE != 0 { "write" } else { "no write" };
-    let user = if rights & pte::USER != 0 { "user" } else { "no user access" };
-    let execute = if rights & pte::EXECUTE_DISABLE != 0 { "execute" } else { "no execute" };
-    format!("{write}, {user}, {execute}")
+/// Which guest tables lie in pages without paging-write access?
+fn unverified(walk: &Walk<'_>, name: &str) -> String {
+    let leaves = walk.steps.iter().zip(walk.steps.iter().skip(1)).filter_map(|(leaf, next)| {
+        // The entry that maps the page of a guest entry is read just before that entry.
+        let guest = next.tables.is_some_and(Tables::first_dimension);
+        let denied = leaf.tables == Some(Tables::Ept) && leaf.read.value & epte::PAGING_WRITE == 0;
+        (guest && denied).then(|| format!("{} at {:#x}", entry_name(Dimension::Guest, next.level), next.gpa))
+    });
+    let tables: Vec<String> = leaves.collect();
+    format!(
+        "bit 57 of the {name} asks that every guest table allow paging writes (bit 58), and these do not: {}",
+        tables.join(", ")
+    )
 }
 
-/// Which of the entries for the last address deny it?
-fn blocking(failure: &Failure, access: Access, steps: &[Step]) -> String {
-    let operation = match failure.purpose {
-        Purpose::Page => access.operation,
-        Purpose::Table { write: true, .. } => Operation::Write,
-        Purpose::Table { .. } | Purpose::PdpteLoad => Operation::Read,
+fn sub_page_rule(ept: &Ept<'_>, steps: &[Step]) -> String {
+    let Some(step) = steps.iter().rev().find(|step| step.tables == Some(Tables::SubPage)) else {
+        return "no sub-page permission vector is found".to_owned();
     };
-    let denies = |entry: u64| match (failure.dimension, operation) {
-        (Dimension::Ept, Operation::Read) => entry & epte::READ == 0,
-        (Dimension::Ept, Operation::Write) => entry & epte::WRITE == 0,
-        (Dimension::Ept, Operation::Fetch) => entry & epte::EXECUTE == 0,
-        (_, Operation::Read) => entry & pte::USER == 0,
-        (_, Operation::Write) => entry & pte::WRITE == 0 || entry & pte::USER == 0,
-        (_, Operation::Fetch) => entry & pte::EXECUTE_DISABLE != 0 || entry & pte::USER == 0,
-    };
-    let names: Vec<&str> = steps
-        .iter()
-        .filter(|step| step.dimension == Some(failure.dimension) && step.gpa == failure.gpa.0)
-        .filter(|step| denies(step.read.value))
-        .map(|step| entry_name(failure.dimension, step.level))
-        .collect();
-    let what = match operation {
-        Operation::Read => "read",
-        Operation::Write => "write",
-        Operation::Fetch => "execute",
-    };
-    format!("{what} is denied by: {}", names.join(", "))
+    let name = Tables::SubPage.entry_name(step.level);
+    let reserved = step.read.value & sub_page_reserved_bits(step.level, ept.support().address);
+    match (step.level, step.read.value & 1) {
+        (2.., 0) => format!("the {name} is not valid: bit 0 is 0"),
+        _ => format!("the {name} sets reserved {}", BitList(reserved)),
+    }
 }
