@@ -1,4 +1,4 @@
-//! Which documents are generated from the tables? `docs/rules.md` and the coverage table in README.md.
+//! Which documents are generated? `docs/rules.md`, `docs/generator-coverage.md`, `docs/coverage.md` and the coverage table in README.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,6 +19,7 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     let documents = [
         (root.join("docs/rules.md"), rules()),
         (root.join("docs/generator-coverage.md"), generator_coverage()),
+        (root.join("docs/coverage.md"), crate::coverage::document(root)?),
         (readme.clone(), with_coverage(&read(&readme)?)?),
     ];
     for (path, text) in documents {

@@ -2,7 +2,9 @@
 
 mod callgrind;
 mod ci;
+mod coverage;
 mod docs;
+mod plot;
 mod profiles;
 
 use clap::{Parser, Subcommand};
@@ -23,14 +25,16 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Write `docs/rules.md` and README's coverage table from the rule tables.
+    /// Write the generated documents (`docs/rules.md`, `docs/coverage.md`, ...) and README's coverage table.
     Docs {
         /// Write nothing; fail if a document is stale.
         #[arg(long)]
         check: bool,
     },
-    /// Count the instructions of a complete VM-entry check with callgrind.
+    /// Count the instructions of complete VM-entry checks and of page walks with callgrind.
     Callgrind,
+    /// Measure page walks against the size of the tables and draw `docs/page-walks.svg`.
+    Plot,
     /// Run every step of CI.
     Ci,
 }
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         Chore::Profiles { check } => profiles::run(check).map_err(|error| error.to_string()),
         Chore::Docs { check } => docs::run(check),
         Chore::Callgrind => callgrind::run(),
+        Chore::Plot => plot::run(),
         Chore::Ci => ci::run(),
     };
     match done {
