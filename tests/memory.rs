@@ -487,6 +487,22 @@ fn a_walk_of_4_by_4_levels_shows_24_entries() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).matches("\"entry\"").count(), 24);
 }
 
+/// B-88: ranges that are writable and executable at once are found, whichever level maps them, and a table without any passes.
+#[test]
+fn b_88_writable_and_executable_ranges_of_an_ept_are_listed() {
+    let path = file("writable-executable", &mistakes());
+    let output = softvirt(&["lint-ept", "--eptp", "101e"], &path);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found: Vec<&str> = text.lines().filter(|line| line.starts_with("writable-and-executable")).collect();
+    assert_eq!(found.len(), 1, "{text}");
+    assert!(found[0].contains("0x200000-0x3fffff"), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+
+    let path = file("nothing-writable-executable", &clean());
+    let output = softvirt(&["lint-ept", "--base", "1000", "--eptp", "101e"], &path);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
 /// The host-physical address that the walk of an address in a core ends at.
 fn translated(path: &Path, args: &[&str]) -> String {
     let output = softvirt(args, path);

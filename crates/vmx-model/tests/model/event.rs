@@ -106,6 +106,20 @@ fn software_interrupts_and_vectors_above_31_pass_the_bitmap() {
     }
 }
 
+/// B-53: a guest whose handlers of #AC or #DB fault again with the same would deliver for ever; a hypervisor that sets their bits gets each of
+/// them, also while the one before is being delivered.
+#[test]
+fn b_53_alignment_checks_and_debug_exceptions_exit_even_during_their_own_delivery() {
+    for event in [Event::exception_with_code(Exception::AC, 0), Event::exception(Exception::DB)] {
+        let during = Circumstances::during(event);
+        let mut vmx = guest(&[]);
+        assert_eq!(exception(&vmx, &cpu(), &Raised::new(event), &during), Reaction::Deliver(event), "benign: serially");
+        vmx.vmcs.set(Field::EXCEPTION_BITMAP, 1 << event.vector);
+        let exit = exit_of(exception(&vmx, &cpu(), &Raised::new(event), &during));
+        assert_eq!((exit.event, exit.delivering), (Some(event), Some(event)));
+    }
+}
+
 #[test]
 fn an_exception_that_exits_records_what_the_manual_asks_for() {
     let int3 =
