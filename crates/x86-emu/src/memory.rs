@@ -69,14 +69,12 @@ impl<B: Bus> Caches<B> {
         self.code.leave();
     }
 
-    fn view(&mut self, state: &State, profile: &CpuProfile) -> &View {
-        if self.view.is_none() {
-            self.view = Some(View::new(state, profile, &self.support, &mut self.mmu));
-        }
-        match &self.view {
-            Some(view) => view,
-            None => unreachable!("it has just been made"),
-        }
+    /// How addresses are translated at present, with the translations and the pages of code.
+    #[inline]
+    fn view(&mut self, state: &State, profile: &CpuProfile) -> (&View, &mut Translations, &CodePages) {
+        let Self { mmu, code, view, support, .. } = self;
+        let view = view.get_or_insert_with(|| View::new(state, profile, support, mmu));
+        (view, mmu, code.pages())
     }
 }
 
@@ -123,9 +121,8 @@ impl<B: Bus> Exec<'_, B> {
             Operation::Write => 1,
             Operation::Fetch => 2,
         } + if access.is_user() { 3 } else { 0 };
-        self.caches.view(self.state, self.profile);
-        let Caches { mmu, view: Some(view), code, .. } = self.caches else { return Err(self.retry()) };
-        let memory = Watched { bus: self.bus, pages: code.pages() };
+        let (view, mmu, pages) = self.caches.view(self.state, self.profile);
+        let memory = Watched { bus: self.bus, pages };
         let demand = view.demands[demand];
         let result = match &view.ept {
             None => {
@@ -211,7 +208,7 @@ impl<B: Bus> Exec<'_, B> {
 
     #[inline]
     fn linear_64(&mut self, register: SegmentRegister, address: u64, len_bytes: u64) -> Result<Gva, Stopped> {
-        let pointers = self.caches.view(self.state, self.profile).pointers;
+        let pointers = self.caches.view(self.state, self.profile).0.pointers;
         let reference = match register {
             SegmentRegister::Ds | SegmentRegister::Es => Reference::Data,
             _ => Reference::OtherSegment,
