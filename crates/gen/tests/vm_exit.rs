@@ -16,8 +16,8 @@ use vmx_model::{
     Control, Controls, EntryInstruction, EntryState, Exit, Field, KnownEntry, Operation, Vmx, check_entry,
 };
 use x86_state::{
-    Cpu, CpuProfile, Cr0, Cr4, Efer, Feature, Hpa, Interruptibility, Msr, MsrFile, PhysMemory, Platform, Rflags,
-    SegmentRegister, profiles,
+    Cpu, CpuProfile, Cr0, Cr4, DebugCtl, Efer, Feature, Hpa, Interruptibility, Msr, MsrFile, PhysMemory, Platform,
+    Rflags, SegmentRegister, profiles,
 };
 
 /// The words of a state; holes read as all ones and drop writes.
@@ -209,10 +209,27 @@ fn round_trip(state: &EntryState) -> Result<bool, TestCaseError> {
     Ok(true)
 }
 
+/// The rules that VMRESUME of what the exit has left would break.
+fn broken(world: &World) -> Vec<&'static str> {
+    let view = KnownEntry {
+        instruction: EntryInstruction::Vmresume,
+        vmcs: &world.vmx.vmcs,
+        executive: &world.vmx.vmcs,
+        cpu: &world.cpu,
+        vmx: world.vmx.state,
+        memory: &&world.memory,
+        profile: &world.profile,
+    };
+    check_entry(&view).broken().map(|rule| rule.row().id).collect()
+}
+
 /// Enters, exits and looks at the rules again. Answers whether the state entered and the host came back.
 fn enters_again(state: &EntryState, keeps_pending_debug: bool) -> Result<bool, TestCaseError> {
     let Some(state) = ordinary(state) else { return Ok(false) };
     let mut world = World::new(&state);
+    // The entry checks BS against the field's BTF even if it does not load IA32_DEBUGCTL; then the guest runs with the BTF of the processor,
+    // which is made the same here. `an_entry_that_does_not_load_debugctl_checks_the_wrong_btf` is about the other case.
+    world.cpu.debugctl = DebugCtl::from_bits_retain(state.get(Field::GUEST_IA32_DEBUGCTL)) & DebugCtl::BTF;
     let Entry::Entered(_) = world.enter(EntryInstruction::Vmlaunch) else { return Ok(false) };
     world.vmx.state.launch_state = LaunchState::Launched;
     let exit = Exit { keeps_pending_debug, ..Exit::new(ExitReason::PREEMPTION_TIMER_EXPIRED) };
@@ -228,18 +245,8 @@ fn enters_again(state: &EntryState, keeps_pending_debug: bool) -> Result<bool, T
     }
     prop_assert_eq!(world.vmx.state.operation, Operation::Root);
     prop_assert!(!world.cpu.interruptibility.intersects(Interruptibility::STI | Interruptibility::MOV_SS));
-    let view = KnownEntry {
-        instruction: EntryInstruction::Vmresume,
-        vmcs: &world.vmx.vmcs,
-        executive: &world.vmx.vmcs,
-        cpu: &world.cpu,
-        vmx: world.vmx.state,
-        memory: &&world.memory,
-        profile: &world.profile,
-    };
-    let broken: Vec<&str> = check_entry(&view)
-        .broken()
-        .map(|rule| rule.row().id)
+    let broken: Vec<&str> = broken(&world)
+        .into_iter()
         .filter(|id| !DUTIES.contains(id) || keeps_pending_debug && *id == DUTIES[0])
         .collect();
     prop_assert_eq!(broken, Vec::<&str>::new());
@@ -261,6 +268,30 @@ fn the_usual_guests_make_the_round_trip() {
         let state = build(kind, &profiles::MAX);
         assert!(matches!(round_trip(&state), Ok(true)), "{kind:?}");
         assert!(matches!(enters_again(&state, true), Ok(true)), "{kind:?}");
+    }
+}
+
+/// SDM 3C 26.3.1.5 names the field, whatever "load debug controls" is. So a halted guest that single-steps may enter with BS 0 thanks to the
+/// field's BTF, while the processor's is 0; the exit saves the processor's, and the same guest does not enter again.
+#[test]
+fn an_entry_that_does_not_load_debugctl_checks_the_wrong_btf() {
+    let mut state = build(GuestKind::Hlt, &profiles::MAX);
+    state.set_bits(Field::GUEST_RFLAGS, Rflags::TF.bits());
+    state.set_bits(Field::GUEST_IA32_DEBUGCTL, DebugCtl::BTF.bits());
+    state.set_bits(Field::VM_EXIT_CONTROLS, Control::SAVE_DEBUG_CONTROLS.mask());
+    for loads in [true, false] {
+        if loads {
+            state.set_bits(Field::VM_ENTRY_CONTROLS, Control::LOAD_DEBUG_CONTROLS.mask());
+        } else {
+            state.clear_bits(Field::VM_ENTRY_CONTROLS, Control::LOAD_DEBUG_CONTROLS.mask());
+        }
+        let mut world = World::new(&state);
+        assert!(matches!(world.enter(EntryInstruction::Vmlaunch), Entry::Entered(_)), "loads {loads}");
+        world.vmx.state.launch_state = LaunchState::Launched;
+        let exit = Exit { keeps_pending_debug: true, ..Exit::new(ExitReason::PREEMPTION_TIMER_EXPIRED) };
+        assert!(matches!(world.leave(&exit), Left::Host { .. }), "loads {loads}");
+        let expected: &[&str] = if loads { &[] } else { &DUTIES[..1] };
+        assert_eq!(broken(&world), expected, "loads {loads}");
     }
 }
 
