@@ -178,11 +178,17 @@ fn handed_through(field: Field, state: &EntryState, controls: &Controls) -> u64 
             }
         }
         // Blocking of SMIs is saved as 0, and so is enclave interruption where nothing was injected.
+        Field::GUEST_INTERRUPTIBILITY_STATE if fred(state, controls) => 0b1001,
         Field::GUEST_INTERRUPTIBILITY_STATE => 0b1011,
         // Lost in the shutdown and wait-for-SIPI states.
         Field::GUEST_PENDING_DEBUG_EXCEPTIONS if state.get(Field::GUEST_ACTIVITY_STATE) > 1 => 0,
         _ => u64::MAX,
     }
+}
+
+/// Does the guest run with FRED transitions enabled? Then MOV SS blocks nothing, and exits save no blocking by it (FRED specification 9.6.1).
+fn fred(state: &EntryState, controls: &Controls) -> bool {
+    state.get(Field::GUEST_CR4) & Cr4::FRED.bits() != 0 && controls.has(Control::IA32E_MODE_GUEST)
 }
 
 /// Rules that may be broken once the guest has been left, and what the hypervisor has to do about it.
@@ -205,6 +211,9 @@ fn round_trip(state: &EntryState) -> Result<bool, TestCaseError> {
         let mask = handed_through(field, &state, &controls);
         let (before, after) = (state.get(field), world.vmx.vmcs.get(field));
         prop_assert_eq!(before & mask, after & mask, "{:?}, left {:?}", field, left);
+    }
+    if fred(&state, &controls) {
+        prop_assert_eq!(world.vmx.vmcs.get(Field::GUEST_INTERRUPTIBILITY_STATE) & 0b10, 0, "blocking by MOV SS");
     }
     Ok(true)
 }
