@@ -20,6 +20,7 @@ macro_rules! address {
 
             /// The offset within a 4-KByte page: bits `[11:0]`.
             #[must_use]
+            #[inline]
             pub const fn page_offset(self) -> u64 {
                 self.0 & 0xfff
             }

@@ -453,6 +453,7 @@ impl Cpu {
     /// How many bits a canonical linear address has in the present paging mode: 57 with 5-level paging, 48 with 4-level
     /// paging, 32 outside IA-32e mode.
     #[must_use]
+    #[inline]
     pub const fn linear_width(&self) -> u8 {
         match self.paging_mode() {
             PagingMode::Level5 => 57,

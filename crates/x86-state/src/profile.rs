@@ -193,6 +193,17 @@ pub enum ShadowedExits {
     Taken,
 }
 
+/// Whether STI holds back NMIs that are delivered, on the boundary behind it (SDM 2B, STI: NMIs "may be inhibited on the instruction boundary
+/// following an execution of STI that begins with IF = 0").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum NmiAfterSti {
+    /// It holds them back until after the next instruction, as processors were seen to do.
+    #[default]
+    Blocked,
+    /// They are delivered at once.
+    Delivered,
+}
+
 /// Each "a processor may" of the manual, as a named choice with a default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Knobs {
@@ -212,6 +223,8 @@ pub struct Knobs {
     pub microcode_msrs: MicrocodeMsrs,
     /// Interrupts and NMIs that exit, in the shadow of STI and MOV SS.
     pub shadowed_exits: ShadowedExits,
+    /// NMIs that are delivered, in the shadow of STI.
+    pub nmi_after_sti: NmiAfterSti,
 }
 
 impl Knobs {
@@ -225,6 +238,7 @@ impl Knobs {
         vtpr_bytes: VtprBytes::Kept,
         microcode_msrs: MicrocodeMsrs::RefusedInLists,
         shadowed_exits: ShadowedExits::Blocked,
+        nmi_after_sti: NmiAfterSti::Blocked,
     };
 }
 
@@ -245,6 +259,8 @@ pub struct RawProfile {
     pub feature_control: Option<u64>,
     /// IA32_SMM_MONITOR_CTL (0x9b); `None` is unknown.
     pub smm_monitor_ctl: Option<u64>,
+    /// IA32_PERF_CAPABILITIES (0x345), of processors that have PDCM; `None` is unknown.
+    pub perf_capabilities: Option<u64>,
     /// Physical-address width (CPUID.80000008H:EAX\[7:0\]).
     pub physical_width: u8,
     /// Linear-address width (CPUID.80000008H:EAX\[15:8\]).
@@ -267,6 +283,7 @@ impl RawProfile {
         vmx: [None; 20],
         feature_control: None,
         smm_monitor_ctl: None,
+        perf_capabilities: None,
         physical_width: 52,
         linear_width: 57,
         mktme_key_bits: 0,
@@ -448,6 +465,14 @@ impl CpuProfile {
     #[must_use]
     pub const fn with_feature(mut self, feature: Feature, present: bool) -> Self {
         self.features = self.features.with(feature, present);
+        self.masks = MsrMask::all(&self.raw, &self.features);
+        self
+    }
+
+    /// This profile with a known IA32_PERF_CAPABILITIES.
+    #[must_use]
+    pub const fn with_perf_capabilities(mut self, value: u64) -> Self {
+        self.raw.perf_capabilities = Some(value);
         self.masks = MsrMask::all(&self.raw, &self.features);
         self
     }

@@ -348,6 +348,8 @@ bitflags! {
         const ENABLED_BREAKPOINT = 1 << 12;
         /// Bit 14: single step.
         const BS = 1 << 14;
+        /// Bit 15: the T flag of a new task. No VMCS has it: in VMX non-root operation task switches exit.
+        const BT = 1 << 15;
         /// Bit 16: inside an RTM region.
         const RTM = 1 << 16;
         const _ = !0;

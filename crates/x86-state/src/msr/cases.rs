@@ -190,7 +190,9 @@ fn addresses_must_be_canonical_for_the_processor() {
     let five_level = four_level.with_widths(52, 57);
     let only_57 = 0x0000_8000_0000_0000;
     let neither = 0x0100_0000_0000_0000;
-    for msr in [Msr::LSTAR, Msr::KERNEL_GS_BASE, Msr::FS_BASE, Msr::SYSENTER_ESP, Msr::SYSENTER_EIP, Msr::DS_AREA] {
+    for msr in
+        [Msr::LSTAR, Msr::CSTAR, Msr::KERNEL_GS_BASE, Msr::FS_BASE, Msr::SYSENTER_ESP, Msr::SYSENTER_EIP, Msr::DS_AREA]
+    {
         let at_48 = MsrContext::new(&four_level);
         let at_57 = MsrContext::new(&five_level);
         assert_eq!(fault(msr, 0xffff_8000_0000_0000, &at_48), None, "{msr:?}");

@@ -254,7 +254,10 @@ fn exists(row: &MsrRow, msr: Msr, ctx: &MsrContext<'_>) -> Option<bool> {
             if n >= leaf_a?.regs[0] >> 8 & 0xff {
                 Some(false)
             } else {
-                perhaps_if(Feature::PDCM)
+                match profile.raw().perf_capabilities {
+                    Some(value) => Some(profile.has(Feature::PDCM)? && value >> 13 & 1 == 1),
+                    None => perhaps_if(Feature::PDCM),
+                }
             }
         }
         Exists::FixedCounter => {

@@ -165,6 +165,15 @@ impl Facts<'_> {
         self.features.has(feature)
     }
 
+    /// A bit of IA32_PERF_CAPABILITIES; without CPUID's PDCM the register does not exist.
+    const fn perf_capability(&self, bit: u32) -> Option<bool> {
+        match (self.has(Feature::PDCM), self.raw.perf_capabilities) {
+            (Some(false), _) => Some(false),
+            (_, Some(value)) => Some(value >> bit & 1 == 1),
+            _ => None,
+        }
+    }
+
     /// One register (EAX 0, EBX 1, ECX 2, EDX 3) of a CPUID leaf.
     const fn cpuid(&self, leaf: u32, subleaf: u32, reg: usize) -> Option<u32> {
         match find_leaf(self.raw.cpuid, leaf, subleaf) {
@@ -267,11 +276,7 @@ const fn debug_ctl(cpu: &Facts<'_>) -> MsrMask {
         Some(true) => Some(true),
         _ => None,
     };
-    // IA32_PERF_CAPABILITIES[12] decides; without CPUID's PDCM that register does not exist.
-    let freeze_in_smm = match cpu.has(Feature::PDCM) {
-        Some(false) => Some(false),
-        _ => None,
-    };
+    let freeze_in_smm = cpu.perf_capability(12);
     // IA32_TSX_CTRL can hide RTM from CPUID, so that its absence is certain only where that register cannot be.
     let rtm_debug = match (cpu.has(Feature::RTM), cpu.has(Feature::ARCH_CAPABILITIES)) {
         (Some(false), Some(false)) => Some(false),
@@ -294,11 +299,8 @@ const fn debug_ctl(cpu: &Facts<'_>) -> MsrMask {
 }
 
 const fn perf_global_ctrl(cpu: &Facts<'_>) -> MsrMask {
-    // EN_PERF_METRICS needs IA32_PERF_CAPABILITIES[15] (PERF_METRICS_AVAILABLE), which a profile does not hold.
-    let metrics = match cpu.has(Feature::PDCM) {
-        Some(false) => Some(false),
-        _ => None,
-    };
+    // EN_PERF_METRICS needs PERF_METRICS_AVAILABLE.
+    let metrics = cpu.perf_capability(15);
     match (cpu.perfmon_version(), cpu.cpuid(0xa, 0, 0), cpu.fixed_counters()) {
         (Some(0), _, _) => MsrMask::NONE,
         (Some(_), Some(eax), Some(fixed)) => {

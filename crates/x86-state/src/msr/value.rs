@@ -35,10 +35,6 @@ pub(super) fn check_value(row: &MsrRow, msr: Msr, value: u64, ctx: &MsrContext<'
             }
         }
         Class::Canonical { zero } => canonical(value, zero, profile),
-        Class::PerhapsCanonical => match canonical(value, 0, profile) {
-            Accepts => Accepts,
-            _ => Unknown("whether WRMSR checks this register for a canonical address"),
-        },
         Class::Physical { zero } => within(physical_mask(profile, zero), value),
         Class::PatTypes => memory_types(value, 8, is_pat_type),
         Class::FixedMtrr => memory_types(value, 8, is_mtrr_type),
