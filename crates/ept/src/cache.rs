@@ -48,7 +48,7 @@ use x86_state::{Gpa, Gva};
 
 use crate::fault::{Dimension, Failure};
 use crate::invalidate::{Invalidate, Kind, Mapping, Retention, Scope, Space, Vendor};
-use crate::tlb::spaces::{SPACE_SHIFT, Spaces};
+use crate::tlb::spaces::{Occupied, SPACE_SHIFT, Spaces};
 
 const PCID: u64 = 0xfff;
 const ADDRESS: u64 = 0x01ff_ffff_ffff_f000;
@@ -56,6 +56,9 @@ const LEVEL_SHIFT: u32 = 12;
 /// In the key's level: the PDE of 32-bit paging, for 4 MBytes.
 const BITS32: u8 = 8;
 const HLAT: u64 = 1 << 63;
+
+/// All spaces.
+const ALL: u64 = u64::MAX;
 
 /// Whose structures are looked up: made by [`WalkCaches::context`].
 ///
@@ -86,13 +89,13 @@ struct Array<V: Copy, const SETS: usize, const WAYS: usize> {
     keys: [[u64; WAYS]; SETS],
     values: [[V; WAYS]; SETS],
     next: [u8; SETS],
-    used: bool,
+    occupied: Occupied,
 }
 
 impl<V: Copy, const SETS: usize, const WAYS: usize> Array<V, SETS, WAYS> {
     const fn new(filler: V) -> Self {
         const { assert!(SETS.is_power_of_two() && WAYS > 0 && WAYS < 256) };
-        Self { keys: [[0; WAYS]; SETS], values: [[filler; WAYS]; SETS], next: [0; SETS], used: false }
+        Self { keys: [[0; WAYS]; SETS], values: [[filler; WAYS]; SETS], next: [0; SETS], occupied: Occupied::nothing() }
     }
 
     #[inline(always)]
@@ -117,19 +120,25 @@ impl<V: Copy, const SETS: usize, const WAYS: usize> Array<V, SETS, WAYS> {
         });
         self.keys[set][way] = key;
         self.values[set][way] = value;
-        self.used = true;
+        self.occupied.add(set, key);
     }
 
-    fn retain(&mut self, keep: impl Fn(u64) -> bool) {
-        if !self.used {
+    /// Looks at the entries, if any may be of the spaces whose bits are set in `spaces`.
+    #[inline]
+    fn retain(&mut self, spaces: u64, keep: impl Fn(u64) -> bool) {
+        if self.occupied.spaces & spaces == 0 {
             return;
         }
-        self.used = false;
-        for key in self.keys.iter_mut().flatten() {
-            if *key != 0 && !keep(*key) {
-                *key = 0;
+        let before = core::mem::replace(&mut self.occupied, Occupied::nothing());
+        for set in before.sets(SETS) {
+            for key in &mut self.keys[set] {
+                if *key != 0 && !keep(*key) {
+                    *key = 0;
+                }
+                if *key != 0 {
+                    self.occupied.add(set, *key);
+                }
             }
-            self.used |= *key != 0;
         }
     }
 
@@ -218,9 +227,13 @@ impl<const SETS: usize, const WAYS: usize> Structures<SETS, WAYS> {
         array.put(address >> region_bits(level, bits32), Self::key(tag, address, level, bits32), (entry, rights));
     }
 
-    fn retain(&mut self, keep: impl Fn(u64) -> bool) {
-        self.directories.retain(&keep);
-        self.uppers.retain(&keep);
+    fn retain(&mut self, spaces: u64, keep: impl Fn(u64) -> bool) {
+        self.directories.retain(spaces, &keep);
+        self.uppers.retain(spaces, &keep);
+    }
+
+    const fn occupied(&self) -> u64 {
+        self.directories.occupied.spaces | self.uppers.occupied.spaces
     }
 }
 
@@ -295,7 +308,7 @@ impl<const SETS: usize, const WAYS: usize> WalkCaches<SETS, WAYS> {
     fn tag(&mut self, space: Space) -> u64 {
         let (tag, lost) = self.spaces.tag(space);
         if lost {
-            self.retain(|key, _| (key ^ tag) >> SPACE_SHIFT & 63 != 0);
+            self.retain(ALL, |key, _| (key ^ tag) >> SPACE_SHIFT & 63 != 0);
         }
         tag
     }
@@ -310,7 +323,7 @@ impl<const SETS: usize, const WAYS: usize> WalkCaches<SETS, WAYS> {
         let nested = matches!(failure.dimension, Dimension::Npt);
         let leads =
             |key: u64, structure, address: u64| (key ^ address) & ADDRESS & (u64::MAX << bits_of(key, structure)) == 0;
-        self.retain(|key, structure| {
+        self.retain(ALL, |key, structure| {
             let linear = (key ^ context.linear) & !HLAT & !ADDRESS & !(15 << LEVEL_SHIFT) == 0 && structure;
             let physical = nested && (key ^ context.physical) >> SPACE_SHIFT == 0;
             !(linear && leads(key, structure, gva.0) || physical && leads(key, structure, failure.gpa.0))
@@ -328,27 +341,28 @@ impl<const SETS: usize, const WAYS: usize> WalkCaches<SETS, WAYS> {
     }
 
     fn drop_scope(&mut self, scope: &Scope) {
-        let in_scope = self.spaces.in_scope(scope);
+        let Physical { structures, pages } = &self.physical;
+        let occupied = self.linear.occupied() | structures.occupied() | pages.occupied.spaces;
+        let in_scope = self.spaces.in_scope(scope, occupied);
         if in_scope == 0 {
             return;
         }
-        let spaces = self.spaces.clone();
-        self.retain(|key, structure| {
-            in_scope >> (key >> SPACE_SHIFT & 63) & 1 == 0
-                || !mapping(&spaces, key, structure).is_some_and(|mapping| scope.holds(&mapping))
+        self.retain(in_scope, |key, structure| {
+            // A scope does not ask for the space of a mapping whose space it has.
+            in_scope >> (key >> SPACE_SHIFT & 63) & 1 == 0 || !scope.holds(&mapping(Space::linear(0), key, structure))
         });
     }
 
-    /// Keeps entries by their key; the second argument tells structures from translations.
-    fn retain(&mut self, keep: impl Fn(u64, bool) -> bool) {
-        self.linear.retain(|key| keep(key, true));
-        self.physical.structures.retain(|key| keep(key, true));
-        self.physical.pages.retain(|key| keep(key, false));
+    /// Keeps entries by their key, if one may be of the given spaces; the second argument tells structures from translations.
+    fn retain(&mut self, spaces: u64, keep: impl Fn(u64, bool) -> bool) {
+        self.linear.retain(spaces, |key| keep(key, true));
+        self.physical.structures.retain(spaces, |key| keep(key, true));
+        self.physical.pages.retain(spaces, |key| keep(key, false));
     }
 
     /// Forgets everything, as a processor may at any time.
     pub fn clear(&mut self) {
-        self.retain(|_, _| false);
+        self.retain(ALL, |_, _| false);
     }
 
     /// What they do with what they may forget.
@@ -363,7 +377,7 @@ impl<const SETS: usize, const WAYS: usize> WalkCaches<SETS, WAYS> {
         let structures =
             structures.flat_map(|structures| structures.directories.keys().chain(structures.uppers.keys()));
         let keys = structures.map(|key| (key, true)).chain(self.physical.pages.keys().map(|key| (key, false)));
-        keys.filter_map(|(key, structure)| mapping(&self.spaces, key, structure))
+        keys.filter_map(|(key, structure)| Some(mapping(self.spaces.of(key)?, key, structure)))
     }
 }
 
@@ -379,15 +393,16 @@ const fn bits_of(key: u64, structure: bool) -> u8 {
     }
 }
 
-fn mapping(spaces: &Spaces, key: u64, structure: bool) -> Option<Mapping> {
+/// The mapping of an entry of this space.
+const fn mapping(space: Space, key: u64, structure: bool) -> Mapping {
     let bits = bits_of(key, structure);
-    Some(Mapping {
-        space: spaces.of(key)?,
+    Mapping {
+        space,
         pcid: (key & PCID) as u16,
         global: false,
         structure,
         address: key & ADDRESS & (u64::MAX << bits),
         bits,
         page_bits: bits,
-    })
+    }
 }

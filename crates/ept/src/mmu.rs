@@ -69,6 +69,7 @@ impl<S> AddressSpace<'_, S> {
 pub struct Mmu<P: Copy, const SETS: usize, const WAYS: usize, const WALK_SETS: usize, const WALK_WAYS: usize> {
     tlb: Tlb<P, SETS, WAYS>,
     caches: WalkCaches<WALK_SETS, WALK_WAYS>,
+    walks: u64,
 }
 
 impl<P: Copy, const SETS: usize, const WAYS: usize, const WALK_SETS: usize, const WALK_WAYS: usize>
@@ -77,7 +78,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize, const WALK_SETS: usize, cons
     /// With nothing cached. `filler` stands where no translation is cached; for `vendor` see [`WalkCaches::new`].
     #[must_use]
     pub const fn new(retention: Retention, vendor: Vendor, filler: P) -> Self {
-        Self { tlb: Tlb::new(retention, filler), caches: WalkCaches::new(retention, vendor) }
+        Self { tlb: Tlb::new(retention, filler), caches: WalkCaches::new(retention, vendor), walks: 0 }
     }
 
     /// The context of a space of linear or combined mappings and a PCID, to be asked for when one of them changes.
@@ -85,6 +86,12 @@ impl<P: Copy, const SETS: usize, const WAYS: usize, const WALK_SETS: usize, cons
     /// A context older than 30 others is no longer valid, see [`WalkCaches::context`].
     pub fn context(&mut self, space: Space, pcid: u16) -> MmuContext {
         MmuContext { tlb: self.tlb.context(space, pcid), walk: self.caches.context(space, pcid) }
+    }
+
+    /// How many translations the TLB did not answer: walks, failed ones among them.
+    #[must_use]
+    pub const fn walks(&self) -> u64 {
+        self.walks
     }
 
     /// Where `gva` leads for `access`, and the payload of its page. `demand` is that of the access, [`AddressSpace::demand`].
@@ -115,6 +122,15 @@ impl<P: Copy, const SETS: usize, const WAYS: usize, const WALK_SETS: usize, cons
         }
     }
 
+    /// Where `gva` leads, if the TLB alone can say that the access is allowed.
+    #[inline]
+    pub fn lookup(&mut self, context: MmuContext, gva: Gva, demand: &Demand) -> Option<(Hpa, P)> {
+        match self.tlb.lookup(context.tlb, gva, demand) {
+            Lookup::Hit { hpa, payload } => Some((hpa, payload)),
+            Lookup::Refused | Lookup::Miss => None,
+        }
+    }
+
     #[inline(never)]
     fn fill<M, S>(
         &mut self,
@@ -129,6 +145,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize, const WALK_SETS: usize, cons
         S: CachingDimension,
     {
         let AddressSpace { paging, second, context } = *space;
+        self.walks = self.walks.wrapping_add(1);
         let found = walk_cached(memory, paging, second, gva, access, &mut self.caches, context.walk)?;
         let payload = payload(&found);
         if let Some(rights) = second.second_rights(&found, access) {

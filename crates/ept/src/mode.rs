@@ -49,6 +49,7 @@ pub struct Access {
 impl Access {
     /// An access of one byte.
     #[must_use]
+    #[inline]
     pub const fn new(operation: Operation, privilege: Privilege) -> Self {
         Self { operation, privilege, shadow_stack: false, bytes: 1 }
     }

@@ -56,7 +56,7 @@ use x86_state::{Gva, Hpa};
 use crate::invalidate::{Addresses, Invalidate, Mapping, Retention, Scope, Space};
 pub use page::{CachedPage, Demand, SecondRights};
 use page::{FRAME, PAGE_SIZE_SHIFT, SIZE_SHIFT, SIZES};
-use spaces::{SPACE_SHIFT, Spaces};
+use spaces::{Occupied, SPACE_SHIFT, Spaces};
 
 const PCID: u64 = 0xfff;
 const PAGE_NUMBER: u64 = 0x01ff_ffff_ffff_f000;
@@ -91,6 +91,7 @@ pub struct Tlb<P: Copy, const SETS: usize, const WAYS: usize> {
     payloads: [[P; WAYS]; SETS],
     next: [u8; SETS],
     spaces: Spaces,
+    occupied: Occupied,
     /// Bit n: an entry of size code n, or one of a page of that size, may be there. Bit 0 is not used.
     sizes: u8,
     retention: Retention,
@@ -107,6 +108,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
             payloads: [[filler; WAYS]; SETS],
             next: [0; SETS],
             spaces: Spaces::new(),
+            occupied: Occupied::nothing(),
             sizes: 0,
             retention,
         }
@@ -119,7 +121,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
     pub fn context(&mut self, space: Space, pcid: u16) -> Context {
         let (tag, lost) = self.spaces.tag(space);
         if lost {
-            self.retain(0..SETS, |key, _| (key ^ tag) >> SPACE_SHIFT & 63 != 0);
+            self.retain(None, |key, _| (key ^ tag) >> SPACE_SHIFT & 63 != 0);
         }
         Context(tag | u64::from(pcid) & PCID)
     }
@@ -224,6 +226,7 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
             self.next[set] = ((way + 1) % WAYS) as u8;
             way
         });
+        self.occupied.add(set, key);
         self.keys[set][way] = key;
         self.data[set][way] = data;
         self.payloads[set][way] = payload;
@@ -241,46 +244,49 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
     }
 
     fn drop_scope(&mut self, scope: &Scope) {
-        let in_scope = self.spaces.in_scope(scope);
+        let in_scope = self.spaces.in_scope(scope, self.occupied.spaces);
         if in_scope == 0 {
             return;
         }
         // One address, and no large page anywhere: its set is the only one that can hold it.
-        let sets = match scope.addresses {
-            Addresses::Some { first, count: 0, .. } if self.sizes & !1 == 0 => {
-                let set = Self::set_of(first, 12);
-                set..set + 1
-            }
-            _ => 0..SETS,
+        let set = match scope.addresses {
+            Addresses::Some { first, count: 0, .. } if self.sizes & !1 == 0 => Some(Self::set_of(first, 12)),
+            _ => None,
         };
-        let spaces = self.spaces.clone();
-        self.retain(sets, |key, data| {
-            in_scope >> (key >> SPACE_SHIFT & 63) & 1 == 0
-                || !mapping(&spaces, key, data).is_some_and(|mapping| scope.holds(&mapping))
+        self.retain(set, |key, data| {
+            // A scope does not ask for the space of a mapping whose space it has.
+            in_scope >> (key >> SPACE_SHIFT & 63) & 1 == 0 || !scope.holds(&mapping(Space::linear(0), key, data))
         });
     }
 
-    fn retain(&mut self, sets: core::ops::Range<usize>, keep: impl Fn(u64, u64) -> bool) {
-        let all = sets.len() == SETS;
-        let mut sizes = 0;
-        for (keys, data) in self.keys[sets.clone()].iter_mut().zip(&self.data[sets]) {
-            for (key, data) in keys.iter_mut().zip(data) {
+    /// Looks at one set, or at all.
+    fn retain(&mut self, set: Option<usize>, keep: impl Fn(u64, u64) -> bool) {
+        if let Some(set) = set {
+            for (key, data) in self.keys[set].iter_mut().zip(&self.data[set]) {
+                if *key != 0 && !keep(*key, *data) {
+                    *key = 0;
+                }
+            }
+            return;
+        }
+        let before = core::mem::replace(&mut self.occupied, Occupied::nothing());
+        self.sizes = 0;
+        for set in before.sets(SETS) {
+            for (key, data) in self.keys[set].iter_mut().zip(&self.data[set]) {
                 if *key != 0 && !keep(*key, *data) {
                     *key = 0;
                 }
                 if *key != 0 {
-                    sizes |= 1 << (*data >> SIZE_SHIFT & 3) | 1 << (*data >> PAGE_SIZE_SHIFT & 3);
+                    self.sizes |= 1 << (*data >> SIZE_SHIFT & 3) | 1 << (*data >> PAGE_SIZE_SHIFT & 3);
+                    self.occupied.add(set, *key);
                 }
             }
-        }
-        if all {
-            self.sizes = sizes;
         }
     }
 
     /// Forgets everything, as a processor may at any time.
     pub fn clear(&mut self) {
-        self.retain(0..SETS, |_, _| false);
+        self.retain(None, |_, _| false);
     }
 
     /// What it does with what it may forget.
@@ -292,19 +298,19 @@ impl<P: Copy, const SETS: usize, const WAYS: usize> Tlb<P, SETS, WAYS> {
     /// What is cached, in the order of its places. A large page is there as a whole and in parts.
     pub fn mappings(&self) -> impl Iterator<Item = (Mapping, P)> + '_ {
         let entries = self.keys.iter().flatten().zip(self.data.iter().flatten()).zip(self.payloads.iter().flatten());
-        entries.filter_map(|((key, data), payload)| Some((mapping(&self.spaces, *key, *data)?, *payload)))
+        entries.filter_map(|((key, data), payload)| Some((mapping(self.spaces.of(*key)?, *key, *data), *payload)))
     }
 }
 
-/// The mapping of an entry; `None` if there is none.
-fn mapping(spaces: &Spaces, key: u64, data: u64) -> Option<Mapping> {
-    Some(Mapping {
-        space: spaces.of(key)?,
+/// The mapping of an entry of this space.
+const fn mapping(space: Space, key: u64, data: u64) -> Mapping {
+    Mapping {
+        space,
         pcid: (key & PCID) as u16,
         global: key & GLOBAL != 0,
         structure: false,
         address: key & PAGE_NUMBER,
         bits: SIZES[(data >> SIZE_SHIFT & 3) as usize],
         page_bits: SIZES[(data >> PAGE_SIZE_SHIFT & 3) as usize],
-    })
+    }
 }

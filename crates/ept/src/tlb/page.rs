@@ -69,7 +69,7 @@ impl Demand {
             demand.want |= DIRTY;
         }
         let mut key = 0;
-        while key < 16 {
+        while key < 16 && (paging.modifiers.pke || paging.modifiers.pks) {
             let leaf = key << KEY_SHIFT;
             demand.denied_keys |= (paging.key_denies(leaf, false, access) as u32) << key;
             demand.denied_keys |= (paging.key_denies(leaf, true, access) as u32) << (16 + key);

@@ -38,11 +38,52 @@ impl Spaces {
         self.known[(key >> SPACE_SHIFT & 63) as usize]
     }
 
-    /// Bit n: the scope can hold mappings of the space with number n.
-    pub(crate) fn in_scope(&self, scope: &Scope) -> u64 {
-        self.known
-            .iter()
-            .enumerate()
-            .fold(0, |mask, (number, space)| mask | u64::from(space.is_some_and(|space| scope.has(&space))) << number)
+    /// Bit n: the scope can hold mappings of the space with number n. Asked of the numbers in `asked` only.
+    pub(crate) fn in_scope(&self, scope: &Scope, asked: u64) -> u64 {
+        bits([asked]).fold(0, |mask, number| {
+            let space = self.known[number & 63];
+            mask | u64::from(space.is_some_and(|space| scope.has(&space))) << number
+        })
     }
+}
+
+/// Which sets of a cache, and which spaces, may have entries?
+///
+/// # Invariants
+/// A set or a space without its bit has none. Sets whose numbers differ by a multiple of 256 share a bit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occupied {
+    sets: [u64; 4],
+    /// Bit n: the space with number n.
+    pub(crate) spaces: u64,
+}
+
+impl Occupied {
+    pub(crate) const fn nothing() -> Self {
+        Self { sets: [0; 4], spaces: 0 }
+    }
+
+    /// An entry with this key has come into this set.
+    #[inline]
+    pub(crate) const fn add(&mut self, set: usize, key: u64) {
+        self.sets[set >> 6 & 3] |= 1 << (set & 63);
+        self.spaces |= 1 << (key >> SPACE_SHIFT & 63);
+    }
+
+    /// The sets, of so many, that may have entries.
+    pub(crate) fn sets(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        bits(self.sets).flat_map(move |first| (first..count).step_by(256))
+    }
+}
+
+/// The numbers of the bits that are set.
+fn bits<const WORDS: usize>(words: [u64; WORDS]) -> impl Iterator<Item = usize> {
+    words.into_iter().enumerate().flat_map(|(index, word)| {
+        let mut left = word;
+        core::iter::from_fn(move || {
+            let bit = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            (bit < 64).then_some(64 * index + bit)
+        })
+    })
 }
