@@ -84,10 +84,15 @@ impl Config {
 
     /// The same with what a profile's CPUID says of x2APIC and TSC-deadline mode, and with its address width.
     /// Where the profile does not know, there is none.
+    ///
+    /// Nothing enumerates whether software may change the xAPIC ID (10.4.6: "some processors permit" it). The reading taken: processors without
+    /// x2APIC do; of others the choice of `self` stays.
     #[must_use]
     pub fn with_profile(self, profile: &CpuProfile) -> Self {
+        let x2apic = profile.has(Feature::X2APIC) == Some(true);
         Self {
-            x2apic: profile.has(Feature::X2APIC) == Some(true),
+            x2apic,
+            id_writable: self.id_writable || !x2apic,
             tsc_deadline: profile.has(Feature::TSC_DEADLINE) == Some(true),
             physical_width: profile.physical_width(),
             ..self

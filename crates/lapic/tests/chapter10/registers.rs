@@ -3,7 +3,7 @@
 use crate::support::{NOW, errors, rdmsr, read, write, wrmsr, x2apic, x2apic_of, xapic, xapic_of};
 use softvirt_lapic::register::{Access, Place, TABLE};
 use softvirt_lapic::{Config, Effect, LocalApic};
-use x86_state::{Msr, MsrFault};
+use x86_state::{Msr, MsrFault, profiles};
 
 const ILLEGAL_REGISTER: u32 = 1 << 7;
 
@@ -329,4 +329,13 @@ fn every_register_is_found_at_its_offset_and_its_msr() {
     }
     assert_eq!(Place::of_msr(Msr(0x7ff)), None);
     assert_eq!(Place::of_msr(Msr(0x1_0802)), None);
+}
+
+#[test]
+fn profiles_without_x2apic_let_software_change_the_id() {
+    for (profile, expected) in [(&profiles::PENRYN, 7), (&profiles::MAX, 1)] {
+        let mut apic = xapic_of(Config::intel(1).with_profile(profile));
+        write(&mut apic, 0x20, 7 << 24);
+        assert_eq!(read(&mut apic, 0x20) >> 24, expected, "{}", profile.name());
+    }
 }
