@@ -195,6 +195,11 @@ where
     match msr {
         Msr::FEATURE_CONTROL => vmx.feature_control = value,
         Msr::SMM_MONITOR_CTL => vmx.smm_monitor_ctl = value,
+        // The local APIC, which follows it, is in the file if there is one at all.
+        Msr::APIC_BASE => {
+            platform.msrs.write(msr, value);
+            cpu.apic_base = value;
+        }
         UINTR_MISC => {
             if !platform.msrs.write(msr, value & !UINV) {
                 return false;

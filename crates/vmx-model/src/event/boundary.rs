@@ -12,7 +12,7 @@ use crate::exit::Exit;
 use crate::known::Operation;
 use crate::reasons::ExitReason;
 use crate::vmx::{PreemptionTimer, Vmx};
-use x86_state::profile::ShadowedExits;
+use x86_state::profile::{NmiAfterSti, ShadowedExits};
 use x86_state::{ActivityState, Cpu, CpuProfile, Event, Exception, Interruptibility, PendingDebug};
 use x86_state::{MsrFile, PhysMemory, Platform};
 
@@ -44,7 +44,7 @@ pub enum Boundary {
     Run,
     /// Nothing: the processor stays in its inactive state.
     Sleep,
-    /// A VM exit. What caused it stays pending, if it is an INIT signal or an interrupt that is not acknowledged.
+    /// A VM exit. What caused it stays pending if it is an interrupt that is not acknowledged; an INIT signal does not.
     Exit(Exit),
     /// This exception goes to [`exception`](super::exception()): a debug trap or a machine check.
     Raise(Raised),
@@ -257,8 +257,8 @@ pub fn instruction_timeout_exit(context_invalid: bool) -> Exit {
 /// An instruction, one iteration of a repeated one or the delivery of an event has been completed in VMX non-root operation: the next
 /// boundary is one for the monitor trap flag (25.5.2).
 ///
-/// RSM, and an NMI that ends the shutdown state, are completed deliveries in this sense; so are virtual interrupts, and an exception that
-/// an instruction raised, once its handler (or that of a nested exception) is reached. After an event that VM entry injects nobody need call
+/// An NMI that ends the shutdown state is a completed delivery in this sense; so are virtual interrupts, and an exception that an
+/// instruction raised, once its handler (or that of a nested exception) is reached. After an event that VM entry injects nobody need call
 /// this: the entry itself has made the exit pending.
 pub fn completed(vmx: &mut Vmx) {
     if vmx.guest.controls.has(Control::MONITOR_TRAP_FLAG) {
@@ -273,15 +273,16 @@ pub fn preemption_timer_expired(vmx: &Vmx, profile: &CpuProfile, tsc: u64) -> bo
         && vmx.guest.preemption_timer.remaining(tsc, PreemptionTimer::tsc_bit(profile)) == 0
 }
 
-/// The debug exception that is pending: valid if bit 12 or BS is set (26.7.3), and not held back by MOV SS.
+/// The debug exception that is pending: valid if bit 12 or BS is set (26.7.3), or BT outside VMX non-root operation, and not held back by
+/// MOV SS.
 ///
 /// A bus lock alone is not valid: whoever sets its bit sets bit 12 too (rev 092, Table 27-4, Format of Pending-Debug-Exceptions).
 fn debug_trap(cpu: &Cpu) -> Option<Raised> {
-    let valid = PendingDebug::ENABLED_BREAKPOINT | PendingDebug::BS;
+    let valid = PendingDebug::ENABLED_BREAKPOINT | PendingDebug::BS | PendingDebug::BT;
     if !cpu.pending_debug.intersects(valid) || cpu.interruptibility.intersects(Interruptibility::MOV_SS) {
         return None;
     }
-    let conditions = PendingDebug::B | PendingDebug::BS | PendingDebug::RTM | PendingDebug::BUS_LOCK;
+    let conditions = PendingDebug::B | PendingDebug::BS | PendingDebug::BT | PendingDebug::RTM | PendingDebug::BUS_LOCK;
     Some(Raised::debug(cpu.pending_debug.intersection(conditions).bits()))
 }
 
@@ -294,8 +295,10 @@ fn nmi_blocked(vmx: &Vmx, cpu: &Cpu, profile: &CpuProfile) -> bool {
     if vmx.guest.controls.has(Control::NMI_EXITING) {
         return shadow_blocks_exits(cpu, profile);
     }
-    // Table 24-3: MOV SS blocks NMIs; STI does on some processors, and not here.
+    // Table 24-3: MOV SS blocks NMIs. Of STI it speaks of maskable interrupts only; the instruction's own page lets it block NMIs too.
+    let sti = profile.knobs().nmi_after_sti == NmiAfterSti::Blocked;
     cpu.interruptibility.contains(Interruptibility::MOV_SS)
+        || sti && cpu.interruptibility.contains(Interruptibility::STI)
 }
 
 /// 25.4.1 leaves open whether STI and MOV SS hold back interrupts and NMIs that would exit.

@@ -139,7 +139,7 @@ pub fn begin_delivery(vmx: &mut Vmx, cpu: &mut Cpu, event: &Event, data: u64, in
 fn debug_exception(cpu: &mut Cpu, causes: u64) {
     let reported = Dr6::from_bits_retain(causes);
     cpu.dr6.remove(Dr6::B);
-    cpu.dr6.insert(reported.intersection(Dr6::B | Dr6::BD | Dr6::BS));
+    cpu.dr6.insert(reported.intersection(Dr6::B | Dr6::BD | Dr6::BS | Dr6::BT));
     // The exit qualification has these two inverted: DR6 clears them to report.
     cpu.dr6.set(Dr6::RTM, !reported.contains(Dr6::RTM));
     if reported.contains(Dr6::BUS_LOCK) {

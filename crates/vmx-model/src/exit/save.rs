@@ -4,8 +4,8 @@
 //! 9.6.1, State Management by VM Exits.
 //!
 //! Not saved: SMBASE (undefined after all but SMM VM exits; left as it is), the VMCS link pointer, the guest interrupt status and the PML index
-//! (they live in the VMCS all the time). Undefined parts of unusable segment registers are saved as 0, and so are the PDPTE fields without PAE
-//! paging or without EPT.
+//! (they live in the VMCS all the time). Undefined parts of unusable segment registers are saved as they are; the PDPTE fields without PAE paging or
+//! without EPT as 0.
 
 use crate::control::Control;
 use crate::controls::Controls;
@@ -15,6 +15,7 @@ use crate::fields::Field;
 use crate::reasons::ExitReason;
 use crate::vmcs::Vmcs;
 use crate::vmx::{NonRoot, PreemptionTimer};
+use x86_state::addr::is_canonical;
 use x86_state::{
     AccessRights, Cpu, CpuProfile, Cr0, Cr4, DebugCtl, Efer, Feature, Interruptibility, PendingDebug, Rflags, Segment,
     SegmentRegister,
@@ -161,33 +162,21 @@ const NARROW: [Field; 4] = [
 
 /// Bits `[7:0]` and `[15:12]` of the access rights: those that a register holds. The others are saved as 0, except "unusable".
 const HELD: u32 = 0xf0ff;
-const DPL: u32 = 0x60;
 
-/// What of an unusable register is saved: base, limit, access rights (SDM 3C 27.3.2). The rest is undefined and saved as 0.
-///
-/// Of CS only L, D and G are defined; type, S, DPL and P are kept all the same, because VM entry checks them even if CS is unusable.
-const fn saved_if_unusable(register: SegmentRegister) -> (bool, bool, u32) {
-    match register {
-        SegmentRegister::Cs => (true, true, HELD),
-        SegmentRegister::Ss => (false, false, DPL),
-        SegmentRegister::Fs | SegmentRegister::Gs => (true, false, 0),
-        _ => (false, false, 0),
-    }
-}
-
+/// What of an unusable register the manual leaves undefined is saved as the register has it: processors do so, and a host may make a
+/// register usable again by clearing the bit alone. Bits 63:32 of the bases of SS, DS and ES are 0 then, and LDTR's base is canonical
+/// (SDM 3C 27.3.2, Saving Segment Registers and Descriptor-Table Registers).
 fn segment(vmcs: &mut Vmcs, register: SegmentRegister, segment: &Segment) {
     let Segment { selector, base, limit, rights } = *segment;
-    let (base, limit, rights) = if rights.unusable() {
-        let (has_base, has_limit, held) = saved_if_unusable(register);
-        let base = if has_base { base } else { 0 };
-        (base, if has_limit { limit } else { 0 }, rights.0 & held | AccessRights::UNUSABLE)
-    } else {
-        (base, limit, rights.0 & HELD)
+    let base = match register {
+        SegmentRegister::Ss | SegmentRegister::Ds | SegmentRegister::Es if rights.unusable() => base & 0xffff_ffff,
+        SegmentRegister::Ldtr if rights.unusable() && !is_canonical(base, 57) => 0,
+        _ => base,
     };
     vmcs.set(Field::guest_selector(register), selector.0.into());
     vmcs.set(Field::guest_base(register), base);
     vmcs.set(Field::guest_limit(register), limit.into());
-    vmcs.set(Field::guest_access_rights(register), rights.into());
+    vmcs.set(Field::guest_access_rights(register), (rights.0 & (HELD | AccessRights::UNUSABLE)).into());
 }
 
 /// RFLAGS with RF as the exit saves it (SDM 3C 27.3.3).

@@ -173,19 +173,18 @@ fn a_usable_segment_is_saved_without_its_reserved_bits() {
 }
 
 #[test]
-fn of_an_unusable_segment_the_manual_keeps_little() {
+fn an_unusable_segment_is_saved_as_it_is_but_for_bits_that_are_always_0() {
     use SegmentRegister::{Cs, Ds, Es, Fs, Gs, Ldtr, Ss, Tr};
     const BASE: u64 = 0xffff_8000_1234_5678;
-    for (register, base, limit, rights) in [
-        // L, D and G are defined; the others are kept because VM entry checks them.
-        (Cs, BASE, 0xabcd, 0x1_f0ff),
-        (Ss, 0, 0, 0x1_0060),
-        (Ds, 0, 0, 0x1_0000),
-        (Es, 0, 0, 0x1_0000),
-        (Fs, BASE, 0, 0x1_0000),
-        (Gs, BASE, 0, 0x1_0000),
-        (Ldtr, 0, 0, 0x1_0000),
-        (Tr, 0, 0, 0x1_0000),
+    for (register, base) in [
+        (Cs, BASE),
+        (Ss, 0x1234_5678),
+        (Ds, 0x1234_5678),
+        (Es, 0x1234_5678),
+        (Fs, BASE),
+        (Gs, BASE),
+        (Ldtr, BASE),
+        (Tr, BASE),
     ] {
         let mut world = World::new();
         let segment = &mut world.cpu.segments[register];
@@ -196,9 +195,19 @@ fn of_an_unusable_segment_the_manual_keeps_little() {
         world.exit(&synth::cpuid());
         assert_eq!(world.get(Field::guest_selector(register)), selector.into(), "{register:?}");
         assert_eq!(world.get(Field::guest_base(register)), base, "{register:?}");
-        assert_eq!(world.get(Field::guest_limit(register)), limit, "{register:?}");
-        assert_eq!(world.get(Field::guest_access_rights(register)), rights, "{register:?}");
+        assert_eq!(world.get(Field::guest_limit(register)), 0xabcd, "{register:?}");
+        assert_eq!(world.get(Field::guest_access_rights(register)), 0x1_f0ff, "{register:?}");
     }
+}
+
+#[test]
+fn the_base_saved_of_an_unusable_ldtr_is_canonical() {
+    let mut world = World::new();
+    let segment = &mut world.cpu.segments[SegmentRegister::Ldtr];
+    segment.base = 0x8000_0000_0000_0000;
+    segment.rights = AccessRights(AccessRights::UNUSABLE);
+    world.exit(&synth::cpuid());
+    assert_eq!(world.get(Field::GUEST_LDTR_BASE), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use vmx_model::reasons::ExitReason;
 use vmx_model::vmx::PreemptionTimer;
 use vmx_model::{Control, Controls, Exit, Field, Vmx, translation};
 use x86_state::mem::WordMemory;
-use x86_state::profile::{Knobs, ShadowedExits};
+use x86_state::profile::{Knobs, NmiAfterSti, ShadowedExits};
 use x86_state::{
     AccessRights, ActivityState, Cpu, Cr0, Cr4, Efer, Event, EventType, Exception, Gpa, Gva, Hpa, Interruptibility,
     PendingDebug, PhysMemory, Platform, Rflags, SegmentRegister, profiles,
@@ -525,6 +525,26 @@ fn shadows_hold_back_exits_unless_the_processor_says_otherwise() {
             let eager = profiles::MAX.with_knobs(Knobs { shadowed_exits: ShadowedExits::Taken, ..Knobs::DEFAULT });
             let eager = Platform::new(&eager, &memory);
             assert!(matches!(boundary(&vmx, &cpu, &eager, &pending), Boundary::Exit(_)), "{shadow:?}");
+        }
+    }
+}
+
+#[test]
+fn sti_holds_back_nmis_unless_the_processor_says_otherwise() {
+    let memory = empty_ept();
+    let pending = Pending { nmi: true, ..Pending::default() };
+    let prompt = profiles::MAX.with_knobs(Knobs { nmi_after_sti: NmiAfterSti::Delivered, ..Knobs::DEFAULT });
+    for (profile, shadow, expected) in [
+        (&profiles::MAX, Interruptibility::empty(), Boundary::Deliver(Event::nmi())),
+        (&profiles::MAX, Interruptibility::STI, Boundary::Run),
+        (&profiles::MAX, Interruptibility::MOV_SS, Boundary::Run),
+        (&prompt, Interruptibility::STI, Boundary::Deliver(Event::nmi())),
+        (&prompt, Interruptibility::MOV_SS, Boundary::Run),
+    ] {
+        let cpu = Cpu { interruptibility: shadow, ..cpu() };
+        let platform = Platform::new(profile, &memory);
+        for vmx in [Vmx::new(profile), guest(&[])] {
+            assert_eq!(boundary(&vmx, &cpu, &platform, &pending), expected, "{shadow:?}");
         }
     }
 }
