@@ -4,9 +4,11 @@
 //! that is #GP(0).
 
 use crate::bus::Bus;
+use crate::code::Blocks;
 use crate::exec::{Exec, Stopped};
-use crate::insn::Insn;
-use iced_x86::OpCodeOperandKind as Kind;
+use crate::insn::{Insn, Kind};
+use core::ops::Range;
+use iced_x86::OpCodeOperandKind as Operand;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use softvirt_ept::{Access, Operation, Privilege};
 use x86_state::addr::is_canonical;
@@ -15,8 +17,14 @@ use x86_state::{Cpu, CpuMode, Gva, Hpa, SegmentRegister};
 /// The longest instruction, with prefixes.
 const LONGEST_BYTES: u64 = 15;
 
+/// The most instructions of a block.
+const BLOCK_INSTRUCTIONS: usize = 32;
+
+/// The most bytes of a block.
+const BLOCK_BYTES: usize = 256;
+
 /// How instructions are fetched at present: CS and the code size. It changes only with instructions that end a block.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fetching {
     /// The base of CS; 0 in 64-bit mode.
     base: u64,
@@ -47,6 +55,13 @@ impl Fetching {
         rip & self.mask
     }
 
+    /// Is this offset in CS?
+    #[inline(always)]
+    #[must_use]
+    pub const fn reaches(&self, rip: u64) -> bool {
+        rip <= self.last
+    }
+
     /// The linear address of an offset in CS.
     #[inline(always)]
     #[must_use]
@@ -55,27 +70,48 @@ impl Fetching {
     }
 }
 
+/// What stands at RIP.
+pub(crate) enum Found<B: Bus> {
+    /// A block that is kept.
+    Block(Range<usize>),
+    /// An instruction that is not: it lies in two pages, of which either may be written or mapped otherwise, or not in RAM.
+    Single(Insn<B>),
+}
+
 impl<B: Bus> Exec<'_, B> {
-    /// The instruction at RIP.
+    /// The instructions at RIP, as many as can be executed without a look at anything between them.
     ///
     /// # Errors
     /// #GP(0) beyond CS's limit, at an address that is not canonical, and after 15 bytes; page faults and what else a fetch meets.
     #[inline]
-    pub fn fetch(&mut self) -> Result<Insn<B>, Stopped> {
+    pub(crate) fn fetch_block(&mut self, blocks: &mut Blocks<B>) -> Result<Found<B>, Stopped> {
         let rip = self.state.cpu.rip;
         let fetching = self.fetching;
-        if let Some(hpa) = self.caches.code.window(fetching.linear(rip)) {
-            if let Some(insn) = self.caches.code.find(hpa, rip, fetching.bits) {
-                if rip.wrapping_add(u64::from(insn.len_bytes) - 1) <= fetching.last {
-                    return Ok(*insn);
-                }
+        let code = &self.caches.code;
+        if let Some(hpa) = code.window(fetching.linear(rip), self.state.cpu.cpl() == 3) {
+            if let Some(block) = blocks.find(code.pages(), hpa, rip, fetching.bits, fetching.last) {
+                return Ok(Found::Block(block));
             }
         }
-        self.fetch_slowly()
+        self.fetch_slowly(blocks)
+    }
+
+    /// The instruction at RIP.
+    ///
+    /// # Errors
+    /// As [`Exec::fetch_block`].
+    pub(crate) fn fetch(&mut self, blocks: &mut Blocks<B>) -> Result<Insn<B>, Stopped> {
+        match self.fetch_block(blocks)? {
+            Found::Single(insn) => Ok(insn),
+            Found::Block(block) => match blocks.get(block).first() {
+                Some(insn) => Ok(*insn),
+                None => Err(self.ud()),
+            },
+        }
     }
 
     #[inline(never)]
-    fn fetch_slowly(&mut self) -> Result<Insn<B>, Stopped> {
+    fn fetch_slowly(&mut self, blocks: &mut Blocks<B>) -> Result<Found<B>, Stopped> {
         let rip = self.state.cpu.rip;
         let fetching = self.fetching;
         let linear = fetching.linear(rip);
@@ -83,37 +119,69 @@ impl<B: Bus> Exec<'_, B> {
             return Err(self.gp());
         }
         let hpa = self.code_page(linear)?;
-        self.caches.code.enter(linear, hpa);
-        if let Some(insn) = self.caches.code.find(hpa, rip, fetching.bits) {
-            if rip.wrapping_add(u64::from(insn.len_bytes) - 1) <= fetching.last {
-                return Ok(*insn);
-            }
+        let (user, strict) = (self.state.cpu.cpl() == 3, self.caches.is_strict());
+        self.caches.code.enter(linear, hpa, user, strict);
+        if let Some(block) = blocks.find(self.caches.code.pages(), hpa, rip, fetching.bits, fetching.last) {
+            return Ok(Found::Block(block));
         }
-        let mut bytes = [0; LONGEST_BYTES as usize];
         // How many bytes there are before CS ends, and before the page ends.
-        let in_segment = (fetching.last - rip).saturating_add(1).min(LONGEST_BYTES);
+        let in_segment = (fetching.last - rip).saturating_add(1);
         let in_page = 0x1000 - (linear & 0xfff);
-        let first = in_segment.min(in_page);
-        self.read_code(hpa, &mut bytes, 0, first);
-        if let Some(instruction) = self.decode(bytes.get(..first as usize).unwrap_or(&[])) {
-            let insn = self.compact(&instruction);
-            self.caches.code.keep(hpa, rip, fetching.bits, insn);
-            return Ok(insn);
+        if let Some(found) = self.decode_block(blocks, hpa, in_segment.min(in_page)) {
+            return Ok(found);
         }
-        if first == in_segment {
+        let in_segment = in_segment.min(LONGEST_BYTES);
+        if in_segment <= in_page {
             return Err(self.gp());
         }
+        let mut bytes = [0; LONGEST_BYTES as usize];
+        self.read_code(hpa, &mut bytes, 0, in_page);
         let next = fetching.linear(rip.wrapping_add(in_page));
         if fetching.bits == 64 && !is_canonical(next, self.state.cpu.linear_width()) {
             return Err(self.gp());
         }
         let second = self.code_page(next)?;
-        self.read_code(second, &mut bytes, first, in_segment);
-        match self.decode(bytes.get(..in_segment as usize).unwrap_or(&[])) {
-            // It lies in two pages, of which either may be written or mapped otherwise: decoded each time.
-            Some(instruction) => Ok(self.compact(&instruction)),
+        self.read_code(second, &mut bytes, in_page, in_segment);
+        let mut decoder = self.decoder(bytes.get(..in_segment as usize).unwrap_or(&[]));
+        match decode(&mut decoder) {
+            Some(instruction) => Ok(Found::Single(self.compact(&instruction))),
             None => Err(self.gp()),
         }
+    }
+
+    /// The instructions in at most `available` bytes at `hpa`; `None` if there is not a whole one.
+    fn decode_block(&mut self, blocks: &mut Blocks<B>, hpa: Hpa, available: u64) -> Option<Found<B>> {
+        let mut bytes = [0; BLOCK_BYTES];
+        // A device may not like to be read further than needed.
+        let most = if self.bus.is_ram(hpa) { BLOCK_BYTES as u64 } else { LONGEST_BYTES };
+        let bytes = bytes.get_mut(..available.min(most) as usize)?;
+        self.bus.read_bytes(hpa, bytes);
+        let mut decoder = self.decoder(bytes);
+        let (start, full) = blocks.begin(BLOCK_INSTRUCTIONS);
+        if full {
+            self.caches.code.leave();
+            let user = self.state.cpu.cpl() == 3;
+            self.caches.code.enter(self.fetching.linear(self.state.cpu.rip), hpa, user, false);
+        }
+        let mut len_bytes = 0;
+        for _ in 0..BLOCK_INSTRUCTIONS {
+            let Some(instruction) = decode(&mut decoder) else { break };
+            // It is less than the bytes of a block.
+            let insn = Insn { offset: len_bytes as u8, ..self.compact(&instruction) };
+            blocks.push(insn);
+            len_bytes = decoder.position() as u64;
+            if insn.ends_block {
+                break;
+            }
+        }
+        let first = *blocks.nth(start)?;
+        let place = (hpa, self.state.cpu.rip, self.fetching.bits);
+        let kept = blocks.keep(self.caches.code.pages(), start, place, len_bytes);
+        self.caches.front.renew(self.caches.code.pages().settled());
+        Some(match kept {
+            Some(block) => Found::Block(block),
+            None => Found::Single(first),
+        })
     }
 
     fn code_page(&mut self, linear: u64) -> Result<Hpa, Stopped> {
@@ -129,25 +197,22 @@ impl<B: Bus> Exec<'_, B> {
         }
     }
 
-    /// The instruction in these bytes; `None` if it needs more of them.
-    fn decode(&self, bytes: &[u8]) -> Option<Instruction> {
-        let mut decoder = Decoder::with_ip(self.fetching.bits.into(), bytes, self.state.cpu.rip, DecoderOptions::NONE);
-        let instruction = decoder.decode();
-        // At 15 bytes the decoder calls what goes on "invalid".
-        let too_long = instruction.is_invalid() && decoder.position() as u64 == LONGEST_BYTES;
-        (!too_long && decoder.last_error() != DecoderError::NoMoreBytes).then_some(instruction)
+    fn decoder<'bytes>(&self, bytes: &'bytes [u8]) -> Decoder<'bytes> {
+        Decoder::with_ip(self.fetching.bits.into(), bytes, self.state.cpu.rip, DecoderOptions::NONE)
     }
 
     fn compact(&self, instruction: &Instruction) -> Insn<B> {
-        // INVALID has no handler.
-        let code = crate::ops::announced::resolve(self.profile, instruction.code());
-        Insn::new(instruction, code.and_then(crate::ops::handler).unwrap_or(undefined))
+        Insn::decoded(instruction, crate::ops::announced::resolve(self.profile, instruction.code()))
     }
 }
 
-/// What is no instruction, and what is not modelled: #UD.
-fn undefined<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopped> {
-    Err(exec.ud())
+/// The next instruction; `None` if it needs more bytes.
+fn decode(decoder: &mut Decoder<'_>) -> Option<Instruction> {
+    let start = decoder.position();
+    let instruction = decoder.decode();
+    // At 15 bytes the decoder calls what goes on "invalid".
+    let too_long = instruction.is_invalid() && (decoder.position() - start) as u64 == LONGEST_BYTES;
+    (!too_long && decoder.last_error() != DecoderError::NoMoreBytes).then_some(instruction)
 }
 
 /// May more than the ordinary follow this instruction ([`Insn::ends_block`])?
@@ -191,15 +256,36 @@ pub fn ends_block(instruction: &Instruction) -> bool {
     }
 }
 
+/// How much has to be right before the instruction is executed, and looked at behind it?
+#[must_use]
+pub fn kind<B: Bus>(instruction: &Instruction) -> Kind {
+    let near = match instruction.flow_control() {
+        FlowControl::Next => false,
+        FlowControl::UnconditionalBranch => instruction.is_jmp_short_or_near(),
+        FlowControl::ConditionalBranch => true,
+        FlowControl::Call => instruction.is_call_near(),
+        FlowControl::IndirectBranch => instruction.is_jmp_near_indirect(),
+        FlowControl::IndirectCall => instruction.is_call_near_indirect(),
+        FlowControl::Return => instruction.mnemonic() == Mnemonic::Ret,
+        _ => false,
+    };
+    match () {
+        () if near => Kind::Branch,
+        () if ends_block(instruction) => Kind::System,
+        () if crate::ops::is_plain::<B>(instruction.code()) => Kind::Plain,
+        () => Kind::Timed,
+    }
+}
+
 /// The width of an instruction's first operand in bytes: 1, 2, 4 or 8.
 #[must_use]
 pub fn width_bytes(code: Code) -> u8 {
     let op_code = code.op_code();
     match op_code.op0_kind() {
-        Kind::r8_or_mem | Kind::r8_reg | Kind::r8_opcode | Kind::al | Kind::cl => 1,
-        Kind::r16_or_mem | Kind::r16_reg | Kind::r16_opcode | Kind::r16_rm | Kind::ax | Kind::dx => 2,
-        Kind::r32_or_mem | Kind::r32_reg | Kind::r32_opcode | Kind::r32_rm | Kind::eax => 4,
-        Kind::r64_or_mem | Kind::r64_reg | Kind::r64_opcode | Kind::r64_rm | Kind::rax => 8,
+        Operand::r8_or_mem | Operand::r8_reg | Operand::r8_opcode | Operand::al | Operand::cl => 1,
+        Operand::r16_or_mem | Operand::r16_reg | Operand::r16_opcode | Operand::r16_rm | Operand::ax | Operand::dx => 2,
+        Operand::r32_or_mem | Operand::r32_reg | Operand::r32_opcode | Operand::r32_rm | Operand::eax => 4,
+        Operand::r64_or_mem | Operand::r64_reg | Operand::r64_opcode | Operand::r64_rm | Operand::rax => 8,
         _ => match op_code.operand_size() {
             0 => 8,
             bits => (bits / 8) as u8,

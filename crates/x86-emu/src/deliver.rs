@@ -1,7 +1,7 @@
 //! How does an event reach its handler? What becomes of it, and delivery in real-address mode and to virtual-8086 programs.
 //!
 //! Whether an event is delivered, becomes a double fault, shuts the processor down or exits is `vmx_model`'s answer; gates are in
-//! `gates`. Not modelled: shadow stacks and indirect-branch tracking (CET), FRED event delivery, last-branch records.
+//! `gates`. Not modelled: FRED event delivery.
 //!
 //! Source: SDM 2A 3.2 (rev 077), INT n/INTO/INT3/INT1, Operation; SDM 3A 6.8, 6.12, 6.14, 6.15; SDM 3B 20.1.4, Interrupt and Exception
 //! Handling; 20.3.3, Class 3, Software Interrupt Handling in Virtual-8086 Mode, and table 20-2.
@@ -9,6 +9,9 @@
 use crate::bus::Bus;
 use crate::code::Watched;
 use crate::exec::{Exec, Stop, Stopped};
+use crate::msrs::Beside;
+use crate::state::State;
+use crate::time::VM_EXIT;
 use crate::word::Word;
 use softvirt_ept::Operation;
 use vmx_model::entry::injection::{Delivery as Through, Injection};
@@ -187,10 +190,18 @@ impl<B: Bus> Exec<'_, B> {
         self.unblocks_nmi = false;
         self.state.between_iterations = false;
         self.state.monitor = None;
+        self.state.wait = None;
         self.state.flags.settle(&mut self.state.cpu.rflags);
         let memory = Watched { bus: self.bus, pages: self.caches.code.pages() };
-        let platform = Platform { profile: self.profile, memory: &memory, msrs: self.bus, tsc: self.state.tsc };
-        let left = exit::leave(&mut self.state.vmx, &mut self.state.cpu, &platform, &exit);
+        let State { cpu, vmx, registers, tsc, .. } = &mut *self.state;
+        let apic_base = cpu.apic_base;
+        let msrs = Beside::new(registers, *tsc, self.profile, self.bus);
+        let platform = Platform { profile: self.profile, memory: &memory, msrs: &msrs, tsc: *tsc };
+        let left = exit::leave(vmx, cpu, &platform, &exit);
+        let tsc = msrs.tsc();
+        self.move_tsc(tsc);
+        self.spend(VM_EXIT);
+        self.apic_base_changed(apic_base);
         match self.left(left) {
             None => Reacted::Exited(exit),
             Some(abort) => Reacted::Aborted(abort),
@@ -250,7 +261,7 @@ impl<B: Bus> Exec<'_, B> {
         image.set(Rflags::RF, false);
         self.enter_vector(delivery, pointer, image.bits() as u16)?;
         self.state.cpu.rflags.remove(Rflags::IF | Rflags::TF | Rflags::AC | Rflags::RF);
-        self.caches.changed();
+        self.caches.transferred();
         Ok(())
     }
 
@@ -276,8 +287,8 @@ impl<B: Bus> Exec<'_, B> {
         }
         self.enter_vector(delivery, pointer, image.bits() as u16)?;
         self.state.cpu.rflags.remove(Rflags::TF | if iopl == 3 { Rflags::IF } else { Rflags::VIF });
-        self.state.cpu.rflags.remove(Rflags::RF | Rflags::NT);
-        self.caches.code.leave();
+        self.state.cpu.rflags.remove(Rflags::RF);
+        self.caches.transferred();
         Ok(())
     }
 

@@ -7,8 +7,10 @@ use crate::memory::Caches;
 use crate::state::State;
 use crate::word::Word;
 use vmx_model::entry::Injection;
+use vmx_model::errors::InstructionError;
 use vmx_model::event::{Raised, Reaction};
 use vmx_model::exit::{Exit, Left};
+use vmx_model::known::EntryInstruction;
 use x86_state::{Cpu, CpuMode, CpuProfile, Cr0, Event, Exception, Rflags};
 
 /// The instruction did not complete; [`Exec::stop`] says why. RIP still references it.
@@ -32,8 +34,8 @@ pub enum Stop {
 pub struct Exec<'a, B: Bus> {
     /// Its state.
     pub state: &'a mut State,
-    /// Translations and decoded instructions.
-    pub caches: &'a mut Caches<B>,
+    /// Translations.
+    pub caches: &'a mut Caches,
     /// What is around it.
     pub bus: &'a B,
     /// Which processor it is.
@@ -52,28 +54,57 @@ pub struct Exec<'a, B: Bus> {
     pub(crate) watching: bool,
     /// Must operands be aligned?
     pub(crate) aligned: bool,
+    /// The block must not go on: its instructions may have changed, or what waits outside.
+    pub(crate) leave: bool,
+    /// Time has passed within the block that is not in the counter yet.
+    pub(crate) behind: bool,
+    /// The instruction has stopped because a device must not be reached while that is so: it is to be begun again.
+    pub(crate) settle: bool,
     /// Breakpoints that this instruction has met: bits `[3:0]`.
     pub(crate) met: u64,
-    /// A VM entry that this instruction has made.
-    pub(crate) entry: Option<VmEntry>,
+    /// A VM entry that this instruction has made or tried, and with what; or the return from SMM.
+    pub(crate) entry: Option<Led>,
     /// VM entry injected the event under delivery.
     pub(crate) injecting: bool,
+    /// The last instruction that was looked at singly has retired.
+    pub(crate) retired: bool,
 }
 
-/// What a VMLAUNCH or VMRESUME has led to, when it did not simply fail.
+/// What a VMLAUNCH or VMRESUME has led to, once its own conditions (#UD, VM exit, #GP) have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmEntry {
     /// The guest runs, once this event is delivered.
     Entered(Option<Injection>),
     /// The entry failed late, with this exit reason; the host runs, or the processor has aborted.
     Failed(Left),
+    /// VMfailValid with this error number, or VMfailInvalid (`None`): the next instruction runs.
+    Refused(Option<InstructionError>),
     /// What comes next is not modelled; nothing has changed.
     NotModelled,
 }
 
+/// What an instruction has led to, behind which nothing of itself is looked at any more.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, in `Exec`, and boxing it would allocate at each VM entry")]
+pub(crate) enum Led {
+    /// A VM entry, made or tried.
+    VmEntry(VmEntry, Option<Attempt>),
+    /// RSM: the interrupted program goes on.
+    OutOfSmm,
+}
+
+/// A VM entry about to be tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// The instruction.
+    pub instruction: EntryInstruction,
+    /// The registers.
+    pub cpu: Cpu,
+}
+
 impl<'a, B: Bus> Exec<'a, B> {
     /// A processor about to execute.
-    pub fn new(state: &'a mut State, caches: &'a mut Caches<B>, bus: &'a B, profile: &'a CpuProfile) -> Self {
+    pub fn new(state: &'a mut State, caches: &'a mut Caches, bus: &'a B, profile: &'a CpuProfile) -> Self {
         let fetching = Fetching::of(&state.cpu);
         let next_rip = state.cpu.rip;
         let aligned = checks_alignment(&state.cpu);
@@ -89,9 +120,13 @@ impl<'a, B: Bus> Exec<'a, B> {
             fetching,
             watching: false,
             aligned,
+            leave: false,
+            behind: false,
+            settle: false,
             met: 0,
             entry: None,
             injecting: false,
+            retired: false,
         }
     }
 }

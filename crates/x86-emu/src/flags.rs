@@ -17,8 +17,10 @@ pub const ARITHMETIC: Rflags =
 pub struct Flags {
     /// The result, sign-extended from its width.
     result: i64,
-    /// Carries out of bits: the two uppermost of the width at 63 and 62, that out of bit 3 at 3.
+    /// Carries out of bits: the two uppermost of the width at 63 and 62. The other bits mean nothing.
     carries: u64,
+    /// The carry out of bit 3, at bit 3. The other bits mean nothing.
+    low_carries: u8,
     /// Do the two hold the flags? Otherwise RFLAGS does.
     lazy: bool,
 }
@@ -47,14 +49,15 @@ impl Flags {
     /// Result and carries, one bit of `carries` for each bit of the width.
     #[inline(always)]
     pub fn set<W: Word>(&mut self, result: W, carries: u64) {
-        let top = carries << (64 - W::BITS) & 3 << 62;
-        *self = Self { result: result.to_i64(), carries: top | carries & 8, lazy: true };
+        let (top, low_carries) = (carries << (64 - W::BITS), carries as u8);
+        *self = Self { result: result.to_i64(), carries: top, low_carries, lazy: true };
     }
 
     /// Shifts: PF, ZF and SF from the result, CF and OF as given. (AF is undefined; it becomes 0.)
     #[inline(always)]
     pub fn shifted<W: Word>(&mut self, result: W, carry: bool, overflow: bool) {
-        *self = Self { result: result.to_i64(), carries: top_carries(carry, overflow), lazy: true };
+        let carries = top_carries(carry, overflow);
+        *self = Self { result: result.to_i64(), carries, low_carries: 0, lazy: true };
     }
 
     /// CF alone changes.
@@ -62,9 +65,8 @@ impl Flags {
     pub fn set_carry(&mut self, rflags: &mut Rflags, carry: bool) {
         if self.lazy {
             // Both bits turn, so that OF, their difference, stays.
-            if self.carries >> 63 == 1 && !carry || self.carries >> 63 == 0 && carry {
-                self.carries ^= 3 << 62;
-            }
+            let turns = self.carries >> 63 ^ u64::from(carry);
+            self.carries ^= turns << 63 | turns << 62;
         } else {
             rflags.set(Rflags::CF, carry);
         }
@@ -74,7 +76,7 @@ impl Flags {
     #[inline(always)]
     pub fn set_carry_overflow(&mut self, rflags: &mut Rflags, carry: bool, overflow: bool) {
         if self.lazy {
-            self.carries = self.carries & 8 | top_carries(carry, overflow);
+            self.carries = top_carries(carry, overflow);
         } else {
             rflags.set(Rflags::CF, carry);
             rflags.set(Rflags::OF, overflow);
@@ -121,7 +123,7 @@ impl Flags {
     /// AF.
     #[inline(always)]
     pub fn adjust(&self, rflags: Rflags) -> bool {
-        if self.lazy { self.carries & 8 != 0 } else { rflags.contains(Rflags::AF) }
+        if self.lazy { self.low_carries & 8 != 0 } else { rflags.contains(Rflags::AF) }
     }
 
     /// Puts the flags into `rflags`, which holds them from now on.

@@ -5,7 +5,7 @@
 
 use crate::bus::Bus;
 use crate::deliver::Delivery;
-use crate::exec::{Exec, Stopped};
+use crate::exec::{Exec, Stop, Stopped};
 use crate::memory::allows;
 use crate::word::Word;
 use softvirt_ept::{Access, Operation, Privilege};
@@ -15,8 +15,8 @@ use x86_state::{AccessRights, Cpu, CpuMode, Efer, Exception, Gpr, Gva, Rflags, S
 
 /// A stack to push on, before the processor's registers show it.
 pub(crate) struct Stack {
-    segment: Segment,
-    pointer: u64,
+    pub(crate) segment: Segment,
+    pub(crate) pointer: u64,
     /// 0xffff, 0xffffffff or all ones: the bits of the stack pointer that are used.
     mask: u64,
     /// What the error code of #SS is.
@@ -77,6 +77,9 @@ impl<B: Bus> Exec<'_, B> {
     pub(crate) fn push_on(&mut self, stack: &mut Stack, width: u64, value: u64) -> Result<(), Stopped> {
         let pointer = stack.pointer.wrapping_sub(width) & stack.mask;
         let linear = self.stack_address(stack, pointer, width)?;
+        if self.aligned && stack.access.is_user() && linear.0 % width != 0 {
+            return Err(self.fault_with(Exception::AC, stack.error));
+        }
         match width {
             2 => self.write_linear(linear, value as u16, stack.access)?,
             4 => self.write_linear(linear, value as u32, stack.access)?,
@@ -99,22 +102,19 @@ impl<B: Bus> Exec<'_, B> {
     }
 
     /// Is there room for `count` values? #SS if not.
-    fn room(&mut self, stack: &Stack, count: u64, width: u64) -> Result<(), Stopped> {
+    pub(crate) fn room(&mut self, stack: &Stack, count: u64, width: u64) -> Result<(), Stopped> {
         for n in 1..=count {
             self.stack_address(stack, stack.pointer.wrapping_sub(n * width) & stack.mask, width)?;
         }
         Ok(())
     }
 
-    /// A system table's linear address: all 64 bits in IA-32e mode.
-    fn system_address(&self, address: u64) -> Gva {
-        Gva(if self.state.cpu.efer.contains(Efer::LMA) { address } else { address & 0xffff_ffff })
-    }
-
-    /// Reads a descriptor table or a TSS.
-    fn read_system<W: Word>(&mut self, address: u64) -> Result<W, Stopped> {
-        let linear = self.system_address(address);
-        self.read_linear(linear, self.system_read())
+    /// Reads a descriptor table or a TSS: `exception` with this error code if the address is not canonical.
+    fn read_system<W: Word>(&mut self, address: u64, exception: Exception, error: u32) -> Result<W, Stopped> {
+        match self.table_address(address, u64::from(W::BITS / 8)) {
+            Some(linear) => self.read_linear(linear, self.system_read()),
+            None => Err(self.fault_with(exception, error)),
+        }
     }
 
     /// The descriptor of a selector and its address; `None` if it is not within its table.
@@ -133,12 +133,12 @@ impl<B: Bus> Exec<'_, B> {
         if offset + 7 > u64::from(limit) {
             return Ok(None);
         }
-        let address = self.system_address(base.wrapping_add(offset));
-        Ok(Some((address, self.read_system(address.0)?)))
+        let Some(address) = self.table_address(base.wrapping_add(offset), 8) else { return Ok(None) };
+        Ok(Some((address, self.read_linear(address, self.system_read())?)))
     }
 
     /// Sets the accessed bit of a descriptor.
-    fn mark_accessed(&mut self, descriptor: Gva) -> Result<(), Stopped> {
+    pub(crate) fn mark_accessed(&mut self, descriptor: Gva) -> Result<(), Stopped> {
         let at = descriptor.offset(5);
         let rights: u8 = self.read_linear(at, self.system_read())?;
         self.write_linear(at, rights | 1, self.system(Operation::Write))
@@ -198,6 +198,7 @@ impl<B: Bus> Exec<'_, B> {
         if let Some(mark) = target.mark {
             self.mark_accessed(mark)?;
         }
+        let shadow = self.shadow_event(target.cpl, gate.ist, [back[1], back[2]])?;
 
         // Nothing can fail any more.
         let cpu = &mut self.state.cpu;
@@ -217,7 +218,9 @@ impl<B: Bus> Exec<'_, B> {
         if gate.interrupt {
             cpu.rflags.remove(Rflags::IF);
         }
-        self.caches.changed();
+        self.settle_shadow(shadow);
+        self.track_far(target.cpl);
+        self.caches.transferred();
         Ok(())
     }
 
@@ -233,8 +236,9 @@ impl<B: Bus> Exec<'_, B> {
             return Err(self.fault_with(Exception::GP, of_vector | ext));
         }
         let address = idtr.base.wrapping_add(u64::from(vector * size));
-        let low: u64 = self.read_system(address)?;
-        let high: u64 = if long { self.read_system(address.wrapping_add(8))? } else { 0 };
+        let low: u64 = self.read_system(address, Exception::GP, of_vector | ext)?;
+        let high: u64 =
+            if long { self.read_system(address.wrapping_add(8), Exception::GP, of_vector | ext)? } else { 0 };
         let typ = low >> 40 & 0x1f;
         let width = match typ {
             0x0e | 0x0f if long => 8,
@@ -283,6 +287,7 @@ impl<B: Bus> Exec<'_, B> {
         self.state.cpu.rflags.set(Rflags::RF, delivery.resume_flag);
         self.next_rip = delivery.return_rip;
         let switched = self.switch_to(Selector(selector), TaskSwitchSource::IdtGate, false, Exception::GP);
+        let switched = switched.map_err(|stopped| self.with_ext(stopped, ext));
         if switched.is_err() && self.state.cpu.segments[SegmentRegister::Tr].selector.0 != selector {
             self.state.cpu.rflags = before;
             return switched;
@@ -297,6 +302,17 @@ impl<B: Bus> Exec<'_, B> {
             stack.settle(&mut self.state.cpu);
         }
         Ok(())
+    }
+
+    /// Sets EXT in the error code of a fault of the task switch that an event has led to.
+    fn with_ext(&mut self, stopped: Stopped, ext: u32) -> Stopped {
+        if let Stop::Raise(raised) = &mut self.stop {
+            let names_selector = [Exception::TS, Exception::NP, Exception::SS, Exception::GP];
+            if names_selector.contains(&Exception(raised.event.vector)) {
+                raised.event.error_code = raised.event.error_code.map(|code| code | ext);
+            }
+        }
+        stopped
     }
 
     /// The code segment that a gate leads to, and the privilege level there.
@@ -333,7 +349,7 @@ impl<B: Bus> Exec<'_, B> {
     }
 
     /// The stack that the TSS has for an inner level, outside IA-32e mode, and its descriptor if that is to be marked as accessed.
-    fn stack_of_level(&mut self, level: u8, ext: u32) -> Result<(Stack, Option<Gva>), Stopped> {
+    pub(crate) fn stack_of_level(&mut self, level: u8, ext: u32) -> Result<(Stack, Option<Gva>), Stopped> {
         let task = self.state.cpu.segments[SegmentRegister::Tr];
         let wide = task.rights.typ() & 8 != 0;
         let (at, last) = if wide {
@@ -345,10 +361,13 @@ impl<B: Bus> Exec<'_, B> {
             return Err(self.fault_with(Exception::TS, u32::from(task.selector.0 & !3) | ext));
         }
         let at = task.base.wrapping_add(at);
-        let (pointer, selector) = if wide {
-            (u64::from(self.read_system::<u32>(at)?), self.read_system::<u16>(at.wrapping_add(4))?)
+        let invalid = u32::from(task.selector.0 & !3) | ext;
+        let (pointer, selector): (u64, u16) = if wide {
+            let pointer: u32 = self.read_system(at, Exception::TS, invalid)?;
+            (pointer.into(), self.read_system(at.wrapping_add(4), Exception::TS, invalid)?)
         } else {
-            (u64::from(self.read_system::<u16>(at)?), self.read_system::<u16>(at.wrapping_add(2))?)
+            let pointer: u16 = self.read_system(at, Exception::TS, invalid)?;
+            (pointer.into(), self.read_system(at.wrapping_add(2), Exception::TS, invalid)?)
         };
         if selector & !3 == 0 {
             return Err(self.fault_with(Exception::TS, ext));
@@ -380,24 +399,27 @@ impl<B: Bus> Exec<'_, B> {
 
     /// The stack in IA-32e mode: of the TSS for an inner level or by the interrupt-stack table, else the one in use; aligned to 16 bytes.
     fn stack_long(&mut self, gate: &Gate, target: &Target, inner: bool, ext: u32) -> Result<Stack, Stopped> {
-        let pointer = if gate.ist == 0 && !inner {
-            self.state.cpu.gpr[Gpr::Rsp]
-        } else {
-            let task = self.state.cpu.segments[SegmentRegister::Tr];
-            let at = if gate.ist == 0 { u64::from(target.cpl) * 8 + 4 } else { gate.ist * 8 + 28 };
-            if at + 7 > u64::from(task.limit) {
-                return Err(self.fault_with(Exception::TS, u32::from(task.selector.0 & !3) | ext));
-            }
-            self.read_system(task.base.wrapping_add(at))?
+        let pointer = match gate.ist {
+            0 if !inner => self.state.cpu.gpr[Gpr::Rsp],
+            0 => self.stack_pointer_of_task(u64::from(target.cpl) * 8 + 4, ext)?,
+            ist => self.stack_pointer_of_task(ist * 8 + 28, ext)?,
         };
-        Ok(Stack {
-            segment: Segment::NULL,
-            pointer: pointer & !0xf,
-            mask: u64::MAX,
-            error: ext,
-            access: at_level(target.cpl),
-            flat: true,
-        })
+        Ok(self.flat_stack(pointer & !0xf, target.cpl, ext))
+    }
+
+    /// A stack pointer in a 64-bit TSS: #TS(TR) beyond its limit.
+    pub(crate) fn stack_pointer_of_task(&mut self, at: u64, ext: u32) -> Result<u64, Stopped> {
+        let task = self.state.cpu.segments[SegmentRegister::Tr];
+        let invalid = u32::from(task.selector.0 & !3) | ext;
+        if at + 7 > u64::from(task.limit) {
+            return Err(self.fault_with(Exception::TS, invalid));
+        }
+        self.read_system(task.base.wrapping_add(at), Exception::TS, invalid)
+    }
+
+    /// A stack of 64-bit mode, for privilege level `cpl`.
+    pub(crate) fn flat_stack(&self, pointer: u64, cpl: u8, error: u32) -> Stack {
+        Stack { segment: Segment::NULL, pointer, mask: u64::MAX, error, access: at_level(cpl), flat: true }
     }
 }
 

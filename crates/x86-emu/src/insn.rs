@@ -18,8 +18,12 @@ pub struct Insn<B: Bus> {
     pub code: Code,
     /// Length with prefixes, 1 to 15.
     pub len_bytes: u8,
+    /// How far it is from the first instruction of its block.
+    pub(crate) offset: u8,
     /// Operands 0 to 3.
     pub operands: [Place; 4],
+    /// The numbers of operands 0 and 1, where they are general-purpose registers.
+    pub registers: [u8; 2],
     /// The memory operand, if one of them is memory.
     pub memory: Address,
     /// The immediate (zero-extended from its size or sign-extended as iced gives it to the operand's size); near branches: the target.
@@ -31,6 +35,21 @@ pub struct Insn<B: Bus> {
     /// May more than the ordinary follow it: a branch, a change of what blocks events, of a control register, of the operation? The
     /// processor looks at everything between it and the next instruction.
     pub ends_block: bool,
+    /// What the loop that executes blocks does for it.
+    pub kind: Kind,
+}
+
+/// What the loop that executes blocks does for an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Its handler looks at nothing but registers, flags and memory: neither at RIP nor at the time.
+    Plain,
+    /// The others that do not end a block: RIP, [`Exec::next_rip`] and the time are right when they begin.
+    Timed,
+    /// A near branch: it changes nothing but [`Exec::next_rip`] and what [`Kind::Timed`] may change.
+    Branch,
+    /// Anything may have changed when it is done.
+    System,
 }
 
 impl<B: Bus> Clone for Insn<B> {
@@ -62,8 +81,10 @@ pub enum Place {
     Debug(u8),
     /// XMM0 to XMM15.
     Xmm(u8),
-    /// Something else (x87, MMX, wider vectors, mask registers): its handler looks at the code.
+    /// Something else (x87, wider vectors, mask registers): its handler looks at the code.
     Other,
+    /// MM0 to MM7.
+    Mmx(u8),
 }
 
 /// How a memory operand's offset is computed.
@@ -92,9 +113,22 @@ pub struct Prefixes {
     pub rep: bool,
     /// REPNE.
     pub repne: bool,
+    /// No-track: 3EH before a near indirect branch, where it is the prefix that counts (SDM 1 18.3.1).
+    pub no_track: bool,
 }
 
 impl<B: Bus> Insn<B> {
+    /// The compact form of an instruction which is `code` on this processor; `None`: it raises #UD.
+    #[must_use]
+    pub fn decoded(instruction: &Instruction, code: Option<Code>) -> Self {
+        // INVALID has no handler.
+        let insn = Self::new(instruction, code.and_then(crate::ops::handler).unwrap_or(undefined));
+        match code.and_then(|code| crate::ops::place::handler(code, insn.operands)) {
+            Some(handler) => Self { handler, ..insn },
+            None => insn,
+        }
+    }
+
     /// The compact form. `handler` is the one of the instruction's family.
     #[must_use]
     pub fn new(instruction: &Instruction, handler: Handler<B>) -> Self {
@@ -106,7 +140,12 @@ impl<B: Bus> Insn<B> {
             handler,
             code: instruction.code(),
             len_bytes: instruction.len() as u8,
+            offset: 0,
             operands,
+            registers: [operands[0], operands[1]].map(|operand| match operand {
+                Place::Gpr(number) => number,
+                _ => 0,
+            }),
             memory: address(instruction),
             immediate: immediate(instruction),
             immediate2: match instruction.op1_kind() {
@@ -117,10 +156,17 @@ impl<B: Bus> Insn<B> {
                 lock: instruction.has_lock_prefix(),
                 rep: instruction.has_rep_prefix(),
                 repne: instruction.has_repne_prefix(),
+                no_track: instruction.segment_prefix() == Register::DS,
             },
             ends_block: crate::decode::ends_block(instruction),
+            kind: crate::decode::kind::<B>(instruction),
         }
     }
+}
+
+/// What is no instruction, and what is not modelled: #UD.
+fn undefined<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopped> {
+    Err(exec.ud())
 }
 
 fn place(instruction: &Instruction, index: u32) -> Place {
@@ -160,6 +206,7 @@ fn register(register: Register) -> Place {
         // By the whole register: iced numbers SPL, R8L and their like after AH to BH.
         _ if register.is_gpr() => Place::Gpr(register.full_register().number() as u8),
         _ if register.is_xmm() && register.number() < 16 => Place::Xmm(register.number() as u8),
+        _ if register.is_mm() => Place::Mmx(register.number() as u8),
         _ if register.is_cr() => Place::Control(register.number() as u8),
         _ if register.is_dr() => Place::Debug(register.number() as u8),
         _ => match segment(register) {

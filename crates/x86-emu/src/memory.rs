@@ -5,6 +5,7 @@
 use crate::bus::Bus;
 use crate::code::{CodeCache, CodePages, Watched};
 use crate::exec::{Exec, Stop, Stopped};
+use crate::quick::Front;
 use crate::state::State;
 use crate::word::Word;
 use softvirt_ept::{
@@ -14,7 +15,9 @@ use softvirt_ept::{
 use vmx_model::event::{Circumstances, Raised, translation_failure};
 use vmx_model::intercept::Hot;
 use vmx_model::translation;
-use x86_state::{AccessRights, CpuMode, CpuProfile, Cr0, Cr4, Exception, Gva, Hpa, Segment, SegmentRegister};
+use x86_state::{
+    AccessRights, Cpu, CpuMode, CpuProfile, Cr0, Cr4, Exception, Gva, Hpa, Rflags, Segment, SegmentRegister,
+};
 
 /// A page of RAM below this number may hold decoded instructions; the payload of a translation is the page's number.
 pub type Payload = u32;
@@ -22,12 +25,16 @@ pub type Payload = u32;
 type Translations = Mmu<Payload, 256, 4, 16, 4>;
 
 /// What is remembered to be fast, and can be made again from the state: translations and decoded instructions.
-pub struct Caches<B: Bus> {
+pub struct Caches {
     mmu: Translations,
-    /// Decoded instructions.
-    pub code: CodeCache<B>,
+    /// Which pages hold decoded instructions, and from which one they are fetched.
+    pub code: CodeCache,
+    /// The translations used last, for ordinary accesses.
+    pub(crate) front: Front,
     /// How addresses are translated at present; made again when control registers, privilege or keys change.
     view: Option<View>,
+    /// CS, SS or RFLAGS may have changed since the view was made.
+    transferred: bool,
     /// The instructions that need no question in VMX non-root operation; made again after each VM entry.
     pub(crate) hot: Option<Hot>,
     support: PagingSupport,
@@ -37,6 +44,8 @@ pub struct Caches<B: Bus> {
 struct View {
     paging: Paging,
     pointers: Pointers,
+    /// Was it 64-bit mode?
+    code_64: bool,
     context: MmuContext,
     /// Read, write, fetch by the supervisor; the same by the user.
     demands: [Demand; 6],
@@ -44,34 +53,70 @@ struct View {
     ept: Option<Ept<'static>>,
 }
 
-impl<B: Bus> Caches<B> {
+impl Caches {
+    /// How many translations the TLB did not answer: walks, failed ones among them.
+    #[must_use]
+    pub const fn page_walks(&self) -> u64 {
+        self.mmu.walks()
+    }
+
     /// Nothing is cached. `pages` is shared by all that write the RAM.
     #[must_use]
     pub fn new(profile: &CpuProfile, retention: Retention, pages: CodePages) -> Self {
         Self {
             mmu: Mmu::new(retention, Vendor::Intel, 0),
             code: CodeCache::new(pages),
+            front: Front::new(),
             view: None,
+            transferred: false,
             hot: None,
             support: PagingSupport::from_profile(profile),
         }
+    }
+
+    /// Is nothing remembered about translations?
+    pub(crate) fn is_strict(&self) -> bool {
+        self.mmu.tlb().retention() == Retention::Strict
     }
 
     /// Forgets translations as the operation demands.
     pub fn invalidate(&mut self, operation: &Invalidate) {
         self.mmu.invalidate(operation);
         self.code.leave();
+        self.front.forget();
     }
 
     /// Control registers, privilege, EFLAGS.AC, keys or the VMCS have changed: addresses may be translated otherwise from now on.
     pub fn changed(&mut self) {
         self.view = None;
         self.code.leave();
+        self.front.forget();
+    }
+
+    /// CS, SS or RFLAGS have changed, or are about to, as events, far transfers and their returns change them, and nothing else on which
+    /// translation depends: what is remembered stays, unless mode or EFLAGS.AC turn out to be others.
+    pub(crate) fn transferred(&mut self) {
+        if self.is_strict() {
+            return self.changed();
+        }
+        self.transferred = true;
+        self.front.close();
+    }
+
+    /// Registers are as they stay for now: is what is remembered still right?
+    #[inline]
+    pub(crate) fn settle(&mut self, cpu: &Cpu) {
+        // Without a view nothing has been learned since the last change.
+        if core::mem::take(&mut self.transferred) && self.view.as_ref().is_some_and(|view| !view.is_of(cpu)) {
+            self.view = None;
+            self.front.forget();
+        }
     }
 
     /// How addresses are translated at present, with the translations and the pages of code.
     #[inline]
     fn view(&mut self, state: &State, profile: &CpuProfile) -> (&View, &mut Translations, &CodePages) {
+        self.settle(&state.cpu);
         let Self { mmu, code, view, support, .. } = self;
         let view = view.get_or_insert_with(|| View::new(state, profile, support, mmu));
         (view, mmu, code.pages())
@@ -99,13 +144,21 @@ impl View {
             demand(write, Privilege::User),
             demand(fetch, Privilege::User),
         ];
+        let code_64 = cpu.mode() == CpuMode::Long64;
         Self {
-            pointers: Pointers::of_cpu(cpu, cpu.mode() == CpuMode::Long64),
+            pointers: Pointers::of_cpu(cpu, code_64),
+            code_64,
             context: mmu.context(space, pcid),
             demands,
             ept,
             paging,
         }
+    }
+
+    /// Is it the same with these registers, if only CS, SS and RFLAGS may differ?
+    fn is_of(&self, cpu: &Cpu) -> bool {
+        self.code_64 == (cpu.mode() == CpuMode::Long64)
+            && self.paging.modifiers.alignment_check == cpu.rflags.contains(Rflags::AC)
     }
 }
 
@@ -121,28 +174,60 @@ impl<B: Bus> Exec<'_, B> {
             Operation::Write => 1,
             Operation::Fetch => 2,
         } + if access.is_user() { 3 } else { 0 };
+        let (view, mmu, _) = self.caches.view(self.state, self.profile);
+        let demand = if access.shadow_stack { Demand::new(&view.paging, access) } else { view.demands[demand] };
+        if let Some((hpa, _)) = mmu.lookup(view.context, linear, &demand) {
+            self.learn(linear, access, hpa);
+            return Ok(hpa);
+        }
+        self.walk(linear, access, &demand)
+    }
+
+    /// The TLB has answered: [`Front`] may answer next time.
+    #[inline]
+    fn learn(&mut self, linear: Gva, access: Access, hpa: Hpa) {
+        let Caches { front, code, .. } = &mut *self.caches;
+        let ordinary = match access.privilege {
+            Privilege::User => front.is_user(),
+            Privilege::Supervisor => !front.is_user(),
+            Privilege::ImplicitSupervisor => false,
+        } && !access.shadow_stack;
+        if !front.is_open() || !ordinary || access.is_fetch() || !self.bus.is_ram(hpa) {
+            return;
+        }
+        if !access.is_write() || !code.pages().has_code(hpa) {
+            front.learn(linear.0, hpa, access.is_write());
+        }
+    }
+
+    /// Walks the tables, or asks the TLB for what it cannot answer without them.
+    #[inline(never)]
+    fn walk(&mut self, linear: Gva, access: Access, demand: &Demand) -> Result<Hpa, Stopped> {
         let (view, mmu, pages) = self.caches.view(self.state, self.profile);
         let memory = Watched { bus: self.bus, pages };
-        let demand = view.demands[demand];
+        let forgotten = pages.forgotten();
         let result = match &view.ept {
             None => {
                 let space = AddressSpace { paging: &view.paging, second: &Direct, context: view.context };
-                mmu.translate(&memory, &space, linear, access, &demand, |found| (found.hpa.0 >> 12) as u32)
+                mmu.translate(&memory, &space, linear, access, demand, |found| (found.hpa.0 >> 12) as u32)
             }
             Some(_) => {
                 let log = translation::page_modification_log(&self.state.vmx);
                 let Some(ept) = translation::ept(&self.state.vmx, self.profile, log.as_ref()) else {
+                    // The view is older than the controls: it must not be met again.
+                    self.caches.changed();
                     return Err(self.retry());
                 };
                 let space = AddressSpace { paging: &view.paging, second: &ept, context: view.context };
-                let result =
-                    mmu.translate(&memory, &space, linear, access, &demand, |found| (found.hpa.0 >> 12) as u32);
+                let result = mmu.translate(&memory, &space, linear, access, demand, |found| (found.hpa.0 >> 12) as u32);
                 if let Some(log) = &log {
                     translation::store_page_modification_log(&mut self.state.vmx, log);
                 }
                 result
             }
         };
+        // The flags that the walk has set may be in a page of instructions.
+        self.leave |= pages.forgotten() != forgotten;
         match result {
             Ok((hpa, _)) => Ok(hpa),
             Err(failure) => Err(self.translation_failed(linear, access, &failure)),
@@ -162,7 +247,7 @@ impl<B: Bus> Exec<'_, B> {
         let current = translation::current(&self.state.vmx, &self.state.cpu);
         if failure.is_page_fault() {
             let raised = Raised::page_fault(linear, failure.page_fault_error_code(&view.paging, access));
-            self.caches.mmu.invalidate(&Invalidate::PageFault { current, gva: linear });
+            self.caches.invalidate(&Invalidate::PageFault { current, gva: linear });
             return self.raise(raised);
         }
         let circumstances = Circumstances {
@@ -177,7 +262,7 @@ impl<B: Bus> Exec<'_, B> {
         let reaction =
             translation_failure(vmx, cpu, &memory, &view.paging, ept, failure, access, linear, &circumstances);
         let eptp = vmx.vmcs.get(vmx_model::Field::EPT_POINTER);
-        self.caches.mmu.invalidate(&Invalidate::EptViolation { current, eptp, gpa: failure.gpa, gva: Some(linear) });
+        self.caches.invalidate(&Invalidate::EptViolation { current, eptp, gpa: failure.gpa, gva: Some(linear) });
         self.stop = Stop::React(reaction);
         Stopped
     }
@@ -236,17 +321,22 @@ impl<B: Bus> Exec<'_, B> {
         Access::new(operation, Privilege::ImplicitSupervisor)
     }
 
-    /// Reads through a segment.
-    #[inline]
-    pub fn read<W: Word>(&mut self, segment: SegmentRegister, offset: u64) -> Result<W, Stopped> {
+    /// Reads through a segment, looking at everything.
+    #[inline(never)]
+    pub(crate) fn read_slowly<W: Word>(&mut self, segment: SegmentRegister, offset: u64) -> Result<W, Stopped> {
         let linear = self.linear(segment, offset, u64::from(W::BITS / 8), false)?;
         self.check_alignment::<W>(linear)?;
         self.read_linear(linear, self.data(Operation::Read))
     }
 
-    /// Writes through a segment.
-    #[inline]
-    pub fn write<W: Word>(&mut self, segment: SegmentRegister, offset: u64, value: W) -> Result<(), Stopped> {
+    /// Writes through a segment, looking at everything.
+    #[inline(never)]
+    pub(crate) fn write_slowly<W: Word>(
+        &mut self,
+        segment: SegmentRegister,
+        offset: u64,
+        value: W,
+    ) -> Result<(), Stopped> {
         let linear = self.linear(segment, offset, u64::from(W::BITS / 8), true)?;
         self.check_alignment::<W>(linear)?;
         self.write_linear(linear, value, self.data(Operation::Write))
@@ -269,15 +359,17 @@ impl<B: Bus> Exec<'_, B> {
         if self.watching {
             self.watch(linear, len, access);
         }
+        self.reach(hpa)?;
         if linear.0 & (PAGE - 1) <= PAGE - len {
             return Ok(self.load(hpa));
         }
         let first = PAGE - (linear.0 & (PAGE - 1));
         let second = self.translate(self.wrapped(linear, first), access)?;
+        self.reach(second)?;
         let mut bytes = [0; 8];
         for n in 0..len {
             let at = if n < first { hpa.offset(n) } else { second.offset(n - first) };
-            bytes[(n & 7) as usize] = self.bus.read_u8(at);
+            bytes[(n & 7) as usize] = self.load(at);
         }
         Ok(W::cut(u64::from_le_bytes(bytes)))
     }
@@ -290,12 +382,14 @@ impl<B: Bus> Exec<'_, B> {
         if self.watching {
             self.watch(linear, len, access);
         }
+        self.reach(hpa)?;
         if linear.0 & (PAGE - 1) <= PAGE - len {
             self.store(hpa, value);
             return Ok(());
         }
         let first = PAGE - (linear.0 & (PAGE - 1));
         let second = self.translate(self.wrapped(linear, first), access)?;
+        self.reach(second)?;
         for (n, byte) in (0..len).zip(value.to_u64().to_le_bytes()) {
             let at = if n < first { hpa.offset(n) } else { second.offset(n - first) };
             self.store(at, byte);
@@ -303,9 +397,9 @@ impl<B: Bus> Exec<'_, B> {
         Ok(())
     }
 
-    /// Reads, changes and writes: checked for writing before anything happens, atomic with `lock`.
-    #[inline]
-    pub fn read_modify_write<W: Word>(
+    /// Reads, changes and writes, looking at everything.
+    #[inline(never)]
+    pub(crate) fn read_modify_write_slowly<W: Word>(
         &mut self,
         segment: SegmentRegister,
         offset: u64,
@@ -320,6 +414,7 @@ impl<B: Bus> Exec<'_, B> {
         if self.watching {
             self.watch(linear, u64::from(W::BITS / 8), access);
         }
+        self.reach(hpa)?;
         if lock && linear.0 % u64::from(W::BITS / 8) == 0 && W::BITS >= 32 {
             loop {
                 let before: W = self.load(hpa);
@@ -330,7 +425,7 @@ impl<B: Bus> Exec<'_, B> {
                     self.bus.compare_exchange_u64(hpa, before.to_u64(), after.to_u64()).is_ok()
                 };
                 if exchanged {
-                    self.caches.code.written(hpa);
+                    self.wrote(hpa, u64::from(W::BITS / 8));
                     return Ok((before, after));
                 }
             }
@@ -372,6 +467,35 @@ impl<B: Bus> Exec<'_, B> {
         }
     }
 
+    /// Memory is being written: instructions there are forgotten.
+    #[inline(always)]
+    fn wrote(&mut self, hpa: Hpa, len_bytes: u64) {
+        if self.caches.code.pages().written_bytes(hpa, len_bytes) {
+            self.leave = true;
+        }
+    }
+
+    /// What is not RAM may be a device: an access may depend on the time, and change what waits and when the next event is.
+    ///
+    /// # Errors
+    /// The instruction has to be begun again when the time is right.
+    #[inline(always)]
+    fn reach(&mut self, hpa: Hpa) -> Result<(), Stopped> {
+        if self.bus.is_ram(hpa) { Ok(()) } else { self.reach_device() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reach_device(&mut self) -> Result<(), Stopped> {
+        if self.behind {
+            self.settle = true;
+            return Err(self.retry());
+        }
+        self.leave = true;
+        self.state.tsc = self.bus.now(self.state.tsc);
+        Ok(())
+    }
+
     #[inline(always)]
     fn load<W: Word>(&self, hpa: Hpa) -> W {
         W::cut(match W::BITS {
@@ -384,7 +508,11 @@ impl<B: Bus> Exec<'_, B> {
 
     #[inline(always)]
     fn store<W: Word>(&mut self, hpa: Hpa, value: W) {
-        self.caches.code.written(hpa);
+        // What is written as it is already changes no instructions.
+        if self.caches.code.pages().has_code(hpa) && self.bus.is_ram(hpa) && self.load::<W>(hpa) == value {
+            return;
+        }
+        self.wrote(hpa, u64::from(W::BITS / 8));
         match W::BITS {
             8 => self.bus.write_u8(hpa, value.to_u64() as u8),
             16 => self.bus.write_u16(hpa, value.to_u64() as u16),

@@ -6,6 +6,7 @@
 use crate::bus::Bus;
 use crate::exec::{Exec, Stopped};
 use softvirt_ept::Operation;
+use x86_state::addr::is_canonical;
 use x86_state::{AccessRights, CpuMode, DescriptorTable, Efer, Exception, Gva, Segment, SegmentRegister, Selector};
 
 /// A descriptor as it stands in memory, and where.
@@ -62,9 +63,21 @@ impl<B: Bus> Exec<'_, B> {
         if offset + 7 > u64::from(table.limit) {
             return Err(self.fault_with(exception, selector_error(selector)));
         }
-        let at = self.system_linear(table.base.wrapping_add(offset));
+        let Some(at) = self.table_address(table.base.wrapping_add(offset), 8) else {
+            return Err(self.fault_with(exception, selector_error(selector)));
+        };
         let low = self.read_linear(at, self.system(Operation::Read))?;
         Ok(Descriptor { at, low })
+    }
+
+    /// The linear address of `len_bytes` of a descriptor table or a TSS; `None` if they are not canonical in IA-32e mode.
+    #[must_use]
+    pub(crate) fn table_address(&self, address: u64, len_bytes: u64) -> Option<Gva> {
+        let cpu = &self.state.cpu;
+        let last = address.wrapping_add(len_bytes.wrapping_sub(1));
+        let width = cpu.linear_width();
+        let reachable = !cpu.efer.contains(Efer::LMA) || is_canonical(address, width) && is_canonical(last, width);
+        reachable.then(|| self.system_linear(address))
     }
 
     /// A linear address of the processor's own: 32 bits outside IA-32e mode.
@@ -73,9 +86,17 @@ impl<B: Bus> Exec<'_, B> {
         Gva(if self.state.cpu.efer.contains(Efer::LMA) { address } else { address & 0xffff_ffff })
     }
 
-    /// The upper eight bytes of a 16-byte descriptor of IA-32e mode. Bits `[12:8]` of them have to be 0.
+    /// The upper eight bytes of a 16-byte descriptor of IA-32e mode: #GP(selector) if the table ends before them, or if the type in them,
+    /// bits `[12:8]` of the last four bytes, is not 0.
     pub fn upper_half(&mut self, descriptor: &Descriptor, selector: Selector) -> Result<u64, Stopped> {
-        let at = self.system_linear(descriptor.at.0.wrapping_add(8));
+        let limit = match selector.ti() {
+            false => self.state.cpu.gdtr.limit,
+            true => self.state.cpu.segments[SegmentRegister::Ldtr].limit,
+        };
+        let within = u64::from(selector.0 & !7) + 15 <= u64::from(limit);
+        let Some(at) = self.table_address(descriptor.at.0.wrapping_add(8), 8).filter(|_| within) else {
+            return Err(self.fault_with(Exception::GP, selector_error(selector)));
+        };
         let high: u64 = self.read_linear(at, self.system(Operation::Read))?;
         if high >> 40 & 0x1f != 0 {
             return Err(self.fault_with(Exception::GP, selector_error(selector)));
@@ -123,7 +144,7 @@ impl<B: Bus> Exec<'_, B> {
         }
         let segment = self.check_stack_segment(selector, cpl, Exception::GP)?;
         self.state.cpu.segments[SegmentRegister::Ss] = segment;
-        self.caches.changed();
+        self.caches.transferred();
         Ok(())
     }
 
@@ -208,23 +229,28 @@ impl<B: Bus> Exec<'_, B> {
         }
         let mut segment = Segment::from_descriptor(selector, descriptor.low);
         if self.state.cpu.efer.contains(Efer::LMA) {
-            // The upper half has to be within the table as well.
-            if u64::from(selector.0 & !7) + 15 > u64::from(self.state.cpu.gdtr.limit) {
+            segment.base |= self.upper_half(&descriptor, selector)? << 32;
+            // By the processor's width, whatever the paging mode (5-level paging white paper 2.5.2, Canonicality Checking on Other Loads). The
+            // paper names no error code: read as that of every other fault of a descriptor.
+            if !is_canonical(segment.base, self.profile.linear_width()) {
                 return Err(self.fault_with(Exception::GP, selector_error(selector)));
             }
-            segment.base |= self.upper_half(&descriptor, selector)? << 32;
         }
         Ok((descriptor, segment))
     }
 
     /// After a return to an outer privilege level: data segments that it may not use become null (SDM 2A, IRET and RET).
+    ///
+    /// "SegmentSelector := 0" is all that the manual says. Base and limit stay as they are: programs of 64-bit mode keep the bases of FS and
+    /// GS under null selectors, and return from interrupts with them.
     pub fn drop_privileged_segments(&mut self, cpl: u32) {
         for register in [SegmentRegister::Es, SegmentRegister::Ds, SegmentRegister::Fs, SegmentRegister::Gs] {
             let segment = self.state.cpu.segments[register];
             let rights = segment.rights;
             let conforming = rights.is_code() && rights.typ() & 4 != 0;
             if segment.selector.is_null() || rights.usable() && !conforming && rights.dpl() < cpl {
-                self.state.cpu.segments[register] = Segment::NULL;
+                self.state.cpu.segments[register] =
+                    Segment { selector: Selector(0), rights: AccessRights::NULL, ..segment };
             }
         }
     }

@@ -15,7 +15,8 @@ impl<B: Bus> Exec<'_, B> {
     #[inline(always)]
     #[must_use]
     pub fn stack_mask(&self) -> u64 {
-        if self.long64() {
+        // While blocks run, the mode is the one in which they are fetched.
+        if self.caches.front.is_open() && self.fetching.bits == 64 || self.long64() {
             u64::MAX
         } else if self.state.cpu.segments[SegmentRegister::Ss].rights.db() {
             0xffff_ffff
@@ -65,6 +66,7 @@ impl<B: Bus> Exec<'_, B> {
     }
 
     /// Pushes the low 2, 4 or 8 bytes of a value below `pointer`.
+    #[inline(always)]
     pub fn push_sized(&mut self, pointer: u64, bytes: u8, value: u64) -> Result<u64, Stopped> {
         match bytes {
             2 => self.push_at(pointer, value as u16),
@@ -74,6 +76,7 @@ impl<B: Bus> Exec<'_, B> {
     }
 
     /// Pops 2, 4 or 8 bytes at `pointer`, zero-extended.
+    #[inline(always)]
     pub fn pop_sized(&mut self, pointer: u64, bytes: u8) -> Result<(u64, u64), Stopped> {
         Ok(match bytes {
             2 => {

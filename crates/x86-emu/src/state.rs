@@ -1,8 +1,13 @@
 //! What is the whole state of the emulated processor? Plain data, to be cloned, compared and stored.
 
 use crate::flags::Flags;
+use crate::float::MXCSR_RESET;
+use crate::msrs::Registers;
+use crate::ops::wait::{Monitor, Wait};
+use crate::smm::{Interrupted, IoInstruction};
+use crate::x87::X87;
 use vmx_model::Vmx;
-use x86_state::{Cpu, CpuProfile, Hpa};
+use x86_state::{Cpu, CpuProfile};
 
 /// The state of one processor. Caches of decoded instructions and translations are not part of it.
 #[derive(Clone, Debug)]
@@ -17,14 +22,26 @@ pub struct State {
     pub xmm: [u128; 16],
     /// MXCSR.
     pub mxcsr: u32,
+    /// The x87 FPU.
+    pub x87: X87,
     /// The time-stamp counter, which instructions advance.
     pub tsc: u64,
-    /// The range that MONITOR watches, if it is armed.
-    pub monitor: Option<Hpa>,
+    /// How much time has passed beyond one for each instruction, by [`crate::time`].
+    pub extra_time: u64,
+    /// The range that MONITOR or UMONITOR watches, if it is armed.
+    pub monitor: Option<Monitor>,
+    /// The processor waits, by MWAIT, UMWAIT or TPAUSE.
+    pub wait: Option<Wait>,
     /// The state of the generator behind RDRAND and RDSEED.
     pub random: u64,
     /// A repeated string instruction is at RIP, some of whose iterations are done.
     pub between_iterations: bool,
+    /// Model-specific registers beside those of `cpu`.
+    pub registers: Registers,
+    /// The I/O instruction that was completed last; an SMI behind it records it.
+    pub last_io: Option<IoInstruction>,
+    /// What an SMI has interrupted: `Some` while the processor is in SMM.
+    pub smm: Option<Interrupted>,
 }
 
 impl State {
@@ -37,11 +54,17 @@ impl State {
             flags: Flags::default(),
             vmx: Vmx::new(profile),
             xmm: [0; 16],
-            mxcsr: 0x1f80,
+            mxcsr: MXCSR_RESET,
+            x87: X87::POWER_UP,
             tsc: 0,
+            extra_time: 0,
             monitor: None,
+            wait: None,
             random: seed | 1,
             between_iterations: false,
+            registers: Registers::new(),
+            last_io: None,
+            smm: None,
         }
     }
 }

@@ -3,9 +3,10 @@
 //! Source: SDM 3A 7.2.1, Task-State Segment (TSS); 7.3, Task Switching; 7.6, 16-Bit Task-State Segment; SDM 3C 25.4.2 (rev 077).
 
 use crate::bus::Bus;
+use crate::cet::ShadowTask;
 use crate::exec::{Exec, Stopped};
 use crate::far::TaskSource;
-use crate::segments::selector_error;
+use crate::segments::{Descriptor, null_stack, selector_error};
 use softvirt_ept::{Direct, Invalidate, Operation, PdpteLoadFailure, load_pdptes};
 use vmx_model::event::Circumstances;
 use vmx_model::information::TaskSwitchSource;
@@ -107,6 +108,7 @@ impl<B: Bus> Exec<'_, B> {
         if new.limit < layout.limit {
             return Err(self.fault_with(Exception::TS, wrong));
         }
+        self.check_shadow_task(&new, source)?;
         if self.state.vmx.in_guest() {
             let len = (self.next_rip.wrapping_sub(self.state.cpu.rip) & 0xf) as u8;
             let circumstances =
@@ -114,62 +116,106 @@ impl<B: Bus> Exec<'_, B> {
             let exit = intercept::task_switch(selector.0, source, len, &circumstances);
             return Err(self.exit(exit));
         }
+        self.check_reachable(&descriptor, new.base, layout.limit, source)?;
+        let shadow = self.leave_shadow_task(&new, source)?;
         self.leave_task(&descriptor, source)?;
         let nested = matches!(source, TaskSwitchSource::Call | TaskSwitchSource::IdtGate);
         let link = nested.then_some(self.state.cpu.segments[SegmentRegister::Tr].selector);
-        self.enter_task(new, layout, link)
+        self.enter_task(new, layout, link, source, &shadow)
+    }
+
+    /// Step 5 of the manual: what is stored and loaded before the switch is committed is in memory. Behind it the old task can be left
+    /// without a way back.
+    fn check_reachable(
+        &mut self,
+        new: &Descriptor,
+        new_base: u64,
+        new_limit: u32,
+        source: TaskSwitchSource,
+    ) -> Result<(), Stopped> {
+        let tr = self.state.cpu.segments[SegmentRegister::Tr];
+        // The busy flags.
+        let leaves = matches!(source, TaskSwitchSource::Jmp | TaskSwitchSource::Iret);
+        let old = if leaves { Some(self.descriptor(tr.selector, Exception::TS)?) } else { None };
+        let new = (source != TaskSwitchSource::Iret).then_some(*new);
+        for descriptor in [old, new].into_iter().flatten() {
+            self.translate(descriptor.at.offset(5), self.system(Operation::Write))?;
+        }
+        let old = Layout::of(tr.rights);
+        let [read, write] = [Operation::Read, Operation::Write];
+        for (base, offset, operation) in [
+            (tr.base, old.ip, write),
+            (tr.base, old.limit.into(), write),
+            (new_base, 0, if leaves { read } else { write }),
+            (new_base, new_limit.into(), read),
+        ] {
+            let at = self.system_linear(base.wrapping_add(offset));
+            self.translate(at, self.system(operation))?;
+        }
+        Ok(())
     }
 
     /// Stores the old task, and moves the busy bits.
-    fn leave_task(&mut self, new: &crate::segments::Descriptor, source: TaskSwitchSource) -> Result<(), Stopped> {
+    fn leave_task(&mut self, new: &Descriptor, source: TaskSwitchSource) -> Result<(), Stopped> {
         let tr = self.state.cpu.segments[SegmentRegister::Tr];
         let layout = Layout::of(tr.rights);
         let mut flags = self.rflags();
         if source == TaskSwitchSource::Iret {
             flags -= Rflags::NT;
         }
+        let old = match source {
+            TaskSwitchSource::Jmp | TaskSwitchSource::Iret => Some(self.descriptor(tr.selector, Exception::TS)?),
+            _ => None,
+        };
         let cpu = self.state.cpu;
         let word = layout.word_bytes;
-        self.store_word(tr.base + layout.ip, word, self.next_rip)?;
-        self.store_word(tr.base + layout.flags, word, flags.bits())?;
+        self.store_word(tr.base.wrapping_add(layout.ip), word, self.next_rip)?;
+        self.store_word(tr.base.wrapping_add(layout.flags), word, flags.bits())?;
         for (n, register) in (0..).zip(REGISTERS) {
-            self.store_word(tr.base + layout.registers + n * word, word, cpu.gpr[register])?;
+            self.store_word(tr.base.wrapping_add(layout.registers + n * word), word, cpu.gpr[register])?;
         }
         for (n, register) in (0..).zip(SEGMENTS.into_iter().take(layout.segment_count)) {
             let selector = cpu.segments[register].selector;
-            self.store_word(tr.base + layout.segments + n * word, 2, u64::from(selector.0))?;
+            self.store_word(tr.base.wrapping_add(layout.segments + n * word), 2, u64::from(selector.0))?;
         }
-        if matches!(source, TaskSwitchSource::Jmp | TaskSwitchSource::Iret) {
-            // The old task is no longer busy.
-            let old = self.descriptor(tr.selector, Exception::TS)?;
-            self.write_linear(old.at, old.low & !(2 << 40), self.system(Operation::Write))?;
-        }
+        // The new task becomes busy first: what may still fault leaves the old one as it was.
         if source != TaskSwitchSource::Iret {
             self.mark_descriptor(new, 2)?;
+        }
+        if let Some(old) = old {
+            // The old task is no longer busy.
+            self.write_linear(old.at, old.low & !(2 << 40), self.system(Operation::Write))?;
         }
         Ok(())
     }
 
     /// Loads the new task. From here on faults are those of the new task.
-    fn enter_task(&mut self, new: Segment, layout: &Layout, link: Option<Selector>) -> Result<(), Stopped> {
+    fn enter_task(
+        &mut self,
+        new: Segment,
+        layout: &Layout,
+        link: Option<Selector>,
+        source: TaskSwitchSource,
+        shadow: &ShadowTask,
+    ) -> Result<(), Stopped> {
         let word = layout.word_bytes;
         if let Some(link) = link {
             self.store_word(new.base, 2, u64::from(link.0))?;
         }
         let mut words = [0; 10];
         for (n, value) in (0..).zip(&mut words) {
-            *value = self.load_word(new.base + layout.ip + n * word, word)?;
+            *value = self.load_word(new.base.wrapping_add(layout.ip + n * word), word)?;
         }
         let mut selectors = [0; 6];
         for (n, selector) in (0..).zip(selectors.iter_mut().take(layout.segment_count)) {
-            *selector = self.load_word(new.base + layout.segments + n * word, 2)? as u16;
+            *selector = self.load_word(new.base.wrapping_add(layout.segments + n * word), 2)? as u16;
         }
-        let ldt = Selector(self.load_word(new.base + layout.ldt, 2)? as u16);
+        let ldt = Selector(self.load_word(new.base.wrapping_add(layout.ldt), 2)? as u16);
         let cr3 = match layout.cr3 {
-            Some(offset) => Some(self.load_word(new.base + offset, 4)?),
+            Some(offset) => Some(self.load_word(new.base.wrapping_add(offset), 4)?),
             None => None,
         };
-        let trap = layout.word_bytes == 4 && self.load_word(new.base + 0x64, 2)? & 1 == 1;
+        let trap = layout.word_bytes == 4 && self.load_word(new.base.wrapping_add(0x64), 2)? & 1 == 1;
 
         let [ip, flags, registers @ ..] = words;
         self.rflags();
@@ -186,17 +232,21 @@ impl<B: Bus> Exec<'_, B> {
         cpu.cr0 |= Cr0::TS;
         // SDM 3B 17.2.4: a task switch clears the local breakpoint enables.
         cpu.dr7 = x86_state::Dr7::from_bits_retain(cpu.dr7.bits() & !0x155);
+        // Faults from here on return to the new task's first instruction.
+        cpu.rip = ip;
         self.next_rip = ip;
+        self.switch_shadow_task(shadow);
         if let Some(cr3) = cr3.filter(|_| self.state.cpu.cr0.contains(Cr0::PG)) {
             self.load_cr3_of_task(cr3)?;
         }
         self.caches.changed();
         self.load_segments_of_task(ldt, selectors, layout.segment_count)?;
+        self.enter_shadow_task(&new, source, shadow)?;
         if self.next_rip > u64::from(self.state.cpu.segments[SegmentRegister::Cs].limit) {
             return Err(self.gp());
         }
         if trap {
-            self.state.cpu.pending_debug |= x86_state::PendingDebug::from_bits_retain(1 << 15 | 1 << 12);
+            self.state.cpu.pending_debug |= x86_state::PendingDebug::BT;
         }
         Ok(())
     }
@@ -219,6 +269,9 @@ impl<B: Bus> Exec<'_, B> {
         for (register, selector) in SEGMENTS.into_iter().zip(selectors) {
             self.state.cpu.segments[register] = Segment { selector: Selector(selector), ..Segment::NULL };
         }
+        // The privilege level is that of CS, even if CS or SS turn out to be wrong.
+        let code = Selector(selectors[1]);
+        self.state.cpu.segments[SegmentRegister::Ss] = null_stack(Selector(selectors[2]), code.rpl());
         if self.state.cpu.rflags.contains(Rflags::VM) {
             for (register, selector) in SEGMENTS.into_iter().zip(selectors) {
                 self.state.cpu.segments[register] = Segment::real(Selector(selector), AccessRights::V86);
@@ -229,7 +282,6 @@ impl<B: Bus> Exec<'_, B> {
             return Ok(());
         }
         // CS first: its RPL is the privilege level under which the others are checked.
-        let code = Selector(selectors[1]);
         if code.is_null() {
             return Err(self.fault_with(Exception::TS, selector_error(code)));
         }
@@ -270,6 +322,7 @@ impl<B: Bus> Exec<'_, B> {
     }
 
     fn load_ldt_of_task(&mut self, selector: Selector) -> Result<(), Stopped> {
+        self.state.cpu.segments[SegmentRegister::Ldtr] = Segment { selector, ..Segment::NULL };
         let loaded = self.load_ldt(selector);
         if let (Err(_), crate::exec::Stop::Raise(raised)) = (&loaded, &mut self.stop) {
             if matches!(Exception(raised.event.vector), Exception::GP | Exception::NP) {

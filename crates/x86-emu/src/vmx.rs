@@ -1,8 +1,9 @@
 //! How does virtualization meet the processor? Every rule is `vmx_model`'s; here its answers become what the processor does.
 
 use crate::bus::Bus;
+use crate::decode::width_bytes;
 use crate::exec::{Exec, Stopped};
-use crate::insn::{Insn, Place};
+use crate::insn::{Address, Insn, Place};
 use vmx_model::event::Raised;
 use vmx_model::intercept::{self, Hot};
 use vmx_model::{Effect, Verdict};
@@ -67,7 +68,9 @@ impl<B: Bus> Exec<'_, B> {
             (0xffff_ffff, _) => Size::Bits32,
             (_, bits) => size(bits),
         };
-        let operand = if insn.operands.contains(&Place::Memory) {
+        let operand = if let Op::StringIo { input, .. } = op {
+            Operand::Memory(self.string_operand(insn, input))
+        } else if insn.operands.contains(&Place::Memory) {
             Operand::Memory(self.memory_operand(insn))
         } else {
             match insn.operands.first() {
@@ -75,12 +78,27 @@ impl<B: Bus> Exec<'_, B> {
                 _ => Operand::None,
             }
         };
-        Instruction { op, len_bytes: insn.len_bytes, operand_size: size(op_code.operand_size()), address_size, operand }
+        let operand_size = match op {
+            // No prefix gives their operand its size: it is that of the register (SDM 2B, TPAUSE and UMWAIT: "r32").
+            Op::Tpause { .. } | Op::Umwait { .. } => size(u32::from(width_bytes(insn.code)) * 8),
+            _ => size(op_code.operand_size()),
+        };
+        Instruction { op, len_bytes: insn.len_bytes, operand_size, address_size, operand }
+    }
+
+    /// The memory operand of INS (ES:rDI) or OUTS (rSI, in DS or the segment of a prefix).
+    fn string_operand(&self, insn: &Insn<B>, input: bool) -> MemoryOperand {
+        let (segment, index) = if input { (SegmentRegister::Es, Gpr::Rdi) } else { (insn.memory.segment, Gpr::Rsi) };
+        let address = Address { segment, base: index as u8, index: 16, scale_log2: 0, displacement: 0, ..insn.memory };
+        self.memory_operand_at(&address)
     }
 
     /// The memory operand as the models see it. A RIP-relative one is one with an absolute displacement.
     pub fn memory_operand(&self, insn: &Insn<B>) -> MemoryOperand {
-        let address = &insn.memory;
+        self.memory_operand_at(&insn.memory)
+    }
+
+    fn memory_operand_at(&self, address: &Address) -> MemoryOperand {
         let register = |number: u8| (number < 16).then(|| gpr(number));
         let offset = self.offset(address);
         let base = match self.state.cpu.mode() {

@@ -8,7 +8,7 @@ use iced_x86::{Code, CpuidFeature};
 use x86_state::{CpuProfile, feature::CpuidReg};
 
 /// Where CPUID announces the extensions that integer instructions belong to: leaf, subleaf, register, bit.
-const ANNOUNCED: [(CpuidFeature, u32, u32, CpuidReg, u32); 16] = [
+const ANNOUNCED: [(CpuidFeature, u32, u32, CpuidReg, u32); 23] = [
     (CpuidFeature::CX8, 1, 0, CpuidReg::Edx, 8),
     (CpuidFeature::CMOV, 1, 0, CpuidReg::Edx, 15),
     (CpuidFeature::CLFSH, 1, 0, CpuidReg::Edx, 19),
@@ -24,6 +24,13 @@ const ANNOUNCED: [(CpuidFeature, u32, u32, CpuidReg, u32); 16] = [
     (CpuidFeature::CLWB, 7, 0, CpuidReg::Ebx, 24),
     (CpuidFeature::LZCNT, 0x8000_0001, 0, CpuidReg::Ecx, 5),
     (CpuidFeature::SSE, 1, 0, CpuidReg::Edx, 25),
+    (CpuidFeature::FPU, 1, 0, CpuidReg::Edx, 0),
+    (CpuidFeature::MMX, 1, 0, CpuidReg::Edx, 23),
+    (CpuidFeature::FXSR, 1, 0, CpuidReg::Edx, 24),
+    (CpuidFeature::XSAVE, 1, 0, CpuidReg::Ecx, 26),
+    (CpuidFeature::XSAVEOPT, 0xd, 1, CpuidReg::Eax, 0),
+    (CpuidFeature::XSAVEC, 0xd, 1, CpuidReg::Eax, 1),
+    (CpuidFeature::XSAVES, 0xd, 1, CpuidReg::Eax, 3),
     (CpuidFeature::RDPID, 7, 0, CpuidReg::Ecx, 22),
 ];
 

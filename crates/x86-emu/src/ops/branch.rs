@@ -6,7 +6,8 @@ use crate::bus::Bus;
 use crate::exec::{Exec, Stopped};
 use crate::insn::{Handler, Insn};
 use iced_x86::Code;
-use x86_state::{Gpr, SegmentRegister};
+use x86_state::Gpr;
+use x86_state::addr::is_canonical;
 
 /// The handler of an instruction of this family.
 #[must_use]
@@ -26,7 +27,7 @@ pub fn handler<B: Bus>(code: Code) -> Option<Handler<B>> {
         Retnw | Retnw_imm16 => ret::<B, 2>,
         Retnd | Retnd_imm16 => ret::<B, 4>,
         Retnq | Retnq_imm16 => ret::<B, 8>,
-        _ if code.is_jcc_short_or_near() => jump_if,
+        _ if code.is_jcc_short_or_near() => conditional(code),
         _ if code.is_jcx_short() || code.is_loop() || code.is_loopcc() => count,
         _ => return None,
     })
@@ -36,11 +37,13 @@ impl<B: Bus> Exec<'_, B> {
     /// The next instruction is at `target`: #GP(0) if it is outside the code segment, or not canonical in 64-bit mode.
     #[inline(always)]
     pub fn branch(&mut self, target: u64) -> Result<(), Stopped> {
-        if self.long64() {
-            if !x86_state::addr::is_canonical(target, self.state.cpu.linear_width()) {
+        let fetching = &self.fetching;
+        if fetching.bits == 64 {
+            // What is canonical with 48 bits is so with 57.
+            if !is_canonical(target, 48) && !is_canonical(target, self.state.cpu.linear_width()) {
                 return Err(self.gp());
             }
-        } else if target > u64::from(self.state.cpu.segments[SegmentRegister::Cs].limit) {
+        } else if !fetching.reaches(target) {
             return Err(self.gp());
         }
         self.next_rip = target;
@@ -52,13 +55,30 @@ fn jump<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
     exec.branch(insn.immediate)
 }
 
-fn jump_if<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
-    if exec.condition(condition(insn.code)) { exec.branch(insn.immediate) } else { Ok(()) }
+fn jump_if<B: Bus, const CONDITION: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
+    if exec.condition(CONDITION) { exec.branch(insn.immediate) } else { Ok(()) }
 }
 
-/// Bits `[3:0]` of the opcode of Jcc.
-fn condition(code: Code) -> u8 {
-    (code.op_code().op_code() & 0xf) as u8
+/// Jcc by bits `[3:0]` of its opcode.
+fn conditional<B: Bus>(code: Code) -> Handler<B> {
+    match code.op_code().op_code() & 0xf {
+        0 => jump_if::<B, 0>,
+        1 => jump_if::<B, 1>,
+        2 => jump_if::<B, 2>,
+        3 => jump_if::<B, 3>,
+        4 => jump_if::<B, 4>,
+        5 => jump_if::<B, 5>,
+        6 => jump_if::<B, 6>,
+        7 => jump_if::<B, 7>,
+        8 => jump_if::<B, 8>,
+        9 => jump_if::<B, 9>,
+        10 => jump_if::<B, 10>,
+        11 => jump_if::<B, 11>,
+        12 => jump_if::<B, 12>,
+        13 => jump_if::<B, 13>,
+        14 => jump_if::<B, 14>,
+        _ => jump_if::<B, 15>,
+    }
 }
 
 fn target<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<u64, Stopped> {
@@ -71,22 +91,31 @@ fn target<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Re
 
 fn jump_to<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
     let target = target::<B, BYTES>(exec, insn)?;
-    exec.branch(target)
+    exec.branch(target)?;
+    exec.track_near(insn.prefixes.no_track);
+    Ok(())
 }
 
+/// A displacement of 0 reads the instruction pointer: no RET will follow, and the shadow stack does not see it.
 fn call<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
-    enter::<B, BYTES>(exec, insn.immediate)
+    let goes_on = insn.immediate == exec.next_rip;
+    enter::<B, BYTES>(exec, insn.immediate, !goes_on)
 }
 
 fn call_to<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
     let target = target::<B, BYTES>(exec, insn)?;
-    enter::<B, BYTES>(exec, target)
+    enter::<B, BYTES>(exec, target, true)?;
+    exec.track_near(insn.prefixes.no_track);
+    Ok(())
 }
 
-fn enter<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, target: u64) -> Result<(), Stopped> {
+fn enter<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, target: u64, shadowed: bool) -> Result<(), Stopped> {
     let back = exec.next_rip;
     exec.branch(target)?;
     let pointer = exec.push_sized(exec.state.cpu.gpr[Gpr::Rsp], BYTES, back)?;
+    if shadowed {
+        exec.shadow_call(BYTES, back)?;
+    }
     exec.set_stack_pointer(pointer);
     Ok(())
 }
@@ -94,6 +123,7 @@ fn enter<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, target: u64) -> Result
 fn ret<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
     let (target, pointer) = exec.pop_sized(exec.state.cpu.gpr[Gpr::Rsp], BYTES)?;
     exec.branch(target)?;
+    exec.shadow_return(BYTES, target)?;
     exec.set_stack_pointer(pointer.wrapping_add(insn.immediate & 0xffff));
     Ok(())
 }

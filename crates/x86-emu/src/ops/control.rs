@@ -7,6 +7,7 @@ use crate::bus::Bus;
 use crate::exec::{Exec, Stop, Stopped};
 use crate::insn::{Handler, Insn, Place};
 use crate::state::State;
+use crate::xsave;
 use iced_x86::Code;
 use softvirt_ept::{Direct, Failure, Invalidate, Operation, PagingSupport, PdpteLoadFailure, Vendor, load_pdptes};
 use vmx_model::event::{Circumstances, Raised, translation_failure};
@@ -34,7 +35,7 @@ pub fn handler<B: Bus>(code: Code) -> Option<Handler<B>> {
 }
 
 /// Bits of CR0 that exist (SDM 3A 2.5): all others are reserved or ignored.
-const CR0_EXISTING: u64 = 0xe005_003f;
+pub(crate) const CR0_EXISTING: u64 = 0xe005_003f;
 
 impl<B: Bus> Exec<'_, B> {
     /// Gives CR0 a value, as MOV to CR0, CLTS and LMSW do once VMX has had its word.
@@ -45,7 +46,9 @@ impl<B: Bus> Exec<'_, B> {
         let before = self.state.cpu.cr0;
         let after = Cr0::from_bits_retain(value & CR0_EXISTING) | Cr0::ET;
         let has = |bit| after.contains(bit);
-        if has(Cr0::PG) && !has(Cr0::PE) || has(Cr0::NW) && !has(Cr0::CD) {
+        // SDM 3A 2.5: CR4.CET needs CR0.WP.
+        let unprotected = self.state.cpu.cr4.contains(Cr4::CET) && !has(Cr0::WP);
+        if has(Cr0::PG) && !has(Cr0::PE) || has(Cr0::NW) && !has(Cr0::CD) || unprotected {
             return Err(self.gp());
         }
         if let Err(event) = check_cr0(&self.state.vmx, self.profile, after) {
@@ -163,8 +166,8 @@ impl<B: Bus> Exec<'_, B> {
     }
 
     /// Bits of CR4 that exist on this processor: each belongs to a feature.
-    fn cr4_existing(&self) -> u64 {
-        const BITS: [(Cr4, Feature); 24] = [
+    pub(crate) fn cr4_existing(&self) -> u64 {
+        const BITS: [(Cr4, Feature); 25] = [
             (Cr4::VME, Feature::VME),
             (Cr4::PVI, Feature::VME),
             (Cr4::TSD, Feature::TSC),
@@ -189,6 +192,7 @@ impl<B: Bus> Exec<'_, B> {
             (Cr4::LAM_SUP, Feature::LAM),
             (Cr4::KL, Feature::KL),
             (Cr4::CET, Feature::CET_SS),
+            (Cr4::CET, Feature::CET_IBT),
         ];
         // CR4.PCE goes with the performance counters, which every processor with VMX has.
         BITS.iter()
@@ -336,10 +340,12 @@ fn mov_to_dr<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopp
     if number >= 6 && value >> 32 != 0 {
         return Err(exec.gp());
     }
+    // The bits of RTM are fixed without it: DR6[16] is 1 then, DR7[11] 0.
+    let rtm = u64::from(exec.profile.has(Feature::RTM) == Some(true));
     let cpu = &mut exec.state.cpu;
     match number {
-        6 => cpu.dr6 = Dr6::from_bits_retain(value & 0x1_e00f | 0xfffe_0ff0),
-        7 => cpu.dr7 = Dr7::from_bits_retain(value & 0xffff_2bff | 0x400),
+        6 => cpu.dr6 = Dr6::from_bits_retain(value & 0xe00f | value & rtm << 16 | !rtm << 16 & 0x1_0000 | 0xfffe_0ff0),
+        7 => cpu.dr7 = Dr7::from_bits_retain(value & 0xffff_23ff | value & rtm << 11 | 0x400),
         _ => cpu.dr[usize::from(number & 3)] = value,
     }
     exec.caches.changed();
@@ -367,10 +373,13 @@ fn xgetbv<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopped
     if !exec.state.cpu.cr4.contains(Cr4::OSXSAVE) {
         return Err(exec.ud());
     }
-    if exec.gpr::<u32>(1) != 0 {
-        return Err(exec.gp());
-    }
-    let value = exec.state.cpu.xcr0.bits();
+    let value = match exec.gpr::<u32>(1) {
+        0 => exec.state.cpu.xcr0.bits(),
+        1 if xsave::extensions(exec.profile) >> 2 & 1 == 1 => {
+            exec.state.cpu.xcr0.bits() & exec.state.in_use_with_mxcsr()
+        }
+        _ => return Err(exec.gp()),
+    };
     exec.set_gpr(0, value as u32);
     exec.set_gpr(2, (value >> 32) as u32);
     Ok(())
@@ -385,13 +394,9 @@ fn xsetbv<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped>
         return Err(exec.gp());
     }
     let value = u64::from(exec.gpr::<u32>(0)) | u64::from(exec.gpr::<u32>(2)) << 32;
-    let announced = match exec.profile.cpuid(0xd, 0) {
-        Some(leaf) => u64::from(leaf.regs[0]) | u64::from(leaf.regs[3]) << 32,
-        None => Xcr0::X87.union(Xcr0::SSE).bits(),
-    };
     let after = Xcr0::from_bits_retain(value);
-    let avx_without_sse = after.contains(Xcr0::AVX) && !after.contains(Xcr0::SSE);
-    if value & !announced != 0 || !after.contains(Xcr0::X87) || avx_without_sse {
+    // AVX, whose bits depend on each other, is not among the components.
+    if value & !xsave::user_components(exec.profile) != 0 || !after.contains(Xcr0::X87) {
         return Err(exec.gp());
     }
     exec.state.cpu.xcr0 = after;

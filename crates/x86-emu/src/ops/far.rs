@@ -10,7 +10,7 @@ use vmx_model::Effect;
 use vmx_model::event::Raised;
 use x86_state::addr::is_canonical;
 use x86_state::{
-    AccessRights, CpuMode, Efer, Event, EventType, Exception, Gpr, Interruptibility, Op, Rflags, Segment,
+    AccessRights, CpuMode, Efer, Event, EventType, Exception, Gpr, Interruptibility, Op, PendingDebug, Rflags, Segment,
     SegmentRegister, Selector,
 };
 
@@ -69,11 +69,17 @@ fn far<B: Bus, const BYTES: u8, const CALL: bool>(exec: &mut Exec<'_, B>, insn: 
 }
 
 fn ret<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
-    exec.far_return(BYTES, insn.immediate & 0xffff)
+    let level = exec.state.cpu.cpl();
+    exec.far_return(BYTES, insn.immediate & 0xffff)?;
+    if exec.state.cpu.cpl() != level {
+        exec.disarm_user_monitor();
+    }
+    Ok(())
 }
 
 /// IRET unblocks NMIs even if it faults (SDM 3A 6.7.1); what VMX makes of that is vmx-model's word.
 fn iret<B: Bus, const BYTES: u8>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
+    exec.disarm_user_monitor();
     match exec.sensitive(insn, Op::Iret)? {
         Some(Effect::KeepNmiBlocking) => {}
         Some(Effect::UnblockVirtualNmis) => {
@@ -150,7 +156,22 @@ fn enter_flat<B: Bus>(exec: &mut Exec<'_, B>, (code, stack): (Segment, Segment),
     exec.state.cpu.segments[SegmentRegister::Cs] = code;
     exec.state.cpu.segments[SegmentRegister::Ss] = stack;
     exec.next_rip = rip;
-    exec.caches.changed();
+    exec.caches.transferred();
+}
+
+/// SYSCALL and SYSRET: single-stepping follows the TF that they leave behind, not the one that they found.
+///
+/// Source: APM 2 13.1.4, Single Stepping (the SDM is silent): with TF in IA32_FMASK no trap follows SYSCALL; the one behind it comes with
+/// SYSRET, as if SYSCALL had just been completed.
+pub(crate) fn sets_flags_anew(code: Code) -> bool {
+    matches!(code, Code::Syscall | Code::Sysretd | Code::Sysretq)
+}
+
+/// The trap of an instruction that [`sets_flags_anew`].
+fn trap_by_new_flags<B: Bus>(exec: &mut Exec<'_, B>) {
+    if exec.state.cpu.rflags.contains(Rflags::TF) {
+        exec.state.cpu.pending_debug |= PendingDebug::BS;
+    }
 }
 
 fn syscall<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopped> {
@@ -159,6 +180,7 @@ fn syscall<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stoppe
         return Err(exec.ud());
     }
     let flags = exec.rflags();
+    exec.shadow_system_call();
     let cpu = &mut exec.state.cpu;
     cpu.gpr[Gpr::Rcx] = exec.next_rip;
     cpu.gpr[Gpr::R11] = flags.difference(Rflags::RF).bits();
@@ -166,10 +188,12 @@ fn syscall<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stoppe
     let selector = (cpu.star >> 32) as u16 & !3;
     let target = cpu.lstar;
     enter_flat(exec, flat(selector, selector.wrapping_add(8), 0, AccessRights::CODE_64), target);
+    trap_by_new_flags(exec);
     Ok(())
 }
 
 fn sysret<B: Bus, const LONG: bool>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopped> {
+    exec.disarm_user_monitor();
     if !exec.long64() || !exec.state.cpu.efer.contains(Efer::SCE) {
         return Err(exec.ud());
     }
@@ -187,6 +211,8 @@ fn sysret<B: Bus, const LONG: bool>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> 
     } else {
         enter_flat(exec, flat(selector, stack, 3, AccessRights::CODE_32), target & 0xffff_ffff);
     }
+    exec.shadow_system_return();
+    trap_by_new_flags(exec);
     Ok(())
 }
 
@@ -197,6 +223,7 @@ fn sysenter<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopp
     }
     let long = cpu.efer.contains(Efer::LMA);
     exec.rflags();
+    exec.shadow_system_call();
     let cpu = &mut exec.state.cpu;
     cpu.rflags -= Rflags::VM | Rflags::IF | Rflags::RF;
     let mask = if long { u64::MAX } else { 0xffff_ffff };
@@ -209,6 +236,7 @@ fn sysenter<B: Bus>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopp
 }
 
 fn sysexit<B: Bus, const LONG: bool>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) -> Result<(), Stopped> {
+    exec.disarm_user_monitor();
     let cpu = &exec.state.cpu;
     if cpu.sysenter_cs & 0xfffc == 0 || cpu.mode() == CpuMode::Real || cpu.cpl() != 0 {
         return Err(exec.gp());
@@ -228,5 +256,6 @@ fn sysexit<B: Bus, const LONG: bool>(exec: &mut Exec<'_, B>, _insn: &Insn<B>) ->
         let segments = flat(selector.wrapping_add(16), selector.wrapping_add(24), 3, AccessRights::CODE_32);
         enter_flat(exec, segments, target & 0xffff_ffff);
     }
+    exec.shadow_system_return();
     Ok(())
 }

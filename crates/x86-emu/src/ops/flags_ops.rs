@@ -142,7 +142,7 @@ fn popf<B: Bus, W: Word>(exec: &mut Exec<'_, B>, _: &Insn<B>) -> Result<(), Stop
     exec.state.cpu.rflags = after;
     if (before ^ after).contains(Rflags::AC) {
         // AC decides with SMAP which pages may be reached.
-        exec.caches.changed();
+        exec.caches.transferred();
     }
     Ok(())
 }

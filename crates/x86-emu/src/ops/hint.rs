@@ -1,10 +1,10 @@
-//! NOP, reserved NOPs, ENDBR, prefetches, fences, and instructions on cache lines.
+//! NOP, reserved NOPs, prefetches, fences, and instructions on cache lines.
 //!
 //! Caches are not modelled: CLFLUSH, CLFLUSHOPT and CLWB translate their address, as a read would, and do nothing more. Prefetches and
 //! CLDEMOTE do not even that. The bound registers of MPX are not modelled either: its instructions are the NOPs that they are while
 //! bound checking is off.
 //!
-//! Source: SDM 2A 3.2, CLDEMOTE; CLFLUSH; CLFLUSHOPT; CLWB; ENDBR32; ENDBR64; LFENCE; SDM 2B 4.3, MFENCE; NOP; PREFETCHh; PREFETCHW; SFENCE;
+//! Source: SDM 2A 3.2, CLDEMOTE; CLFLUSH; CLFLUSHOPT; CLWB; LFENCE; SDM 2B 4.3, MFENCE; NOP; PREFETCHh; PREFETCHW; SFENCE;
 //! SDM 1 17.3, Intel MPX.
 
 use crate::bus::Bus;
@@ -28,9 +28,6 @@ pub fn handler<B: Bus>(code: Code) -> Option<Handler<B>> {
         Reservednop_rm16_r16_0F1D | Reservednop_rm32_r32_0F1D | Reservednop_rm64_r64_0F1D => nop,
         Reservednop_rm16_r16_0F1E | Reservednop_rm32_r32_0F1E | Reservednop_rm64_r64_0F1E => nop,
         Reservednop_rm16_r16_0F1F | Reservednop_rm32_r32_0F1F | Reservednop_rm64_r64_0F1F => nop,
-        Endbr32 | Endbr64 => nop,
-        // While shadow stacks are off.
-        Rdsspd_r32 | Rdsspq_r64 => nop,
         Prefetch_m8 | Prefetchw_m8 | Prefetchwt1_m8 => nop,
         Prefetchnta_m8 | Prefetcht0_m8 | Prefetcht1_m8 | Prefetcht2_m8 | Prefetchit0_m8 | Prefetchit1_m8 => nop,
         Prefetchreserved3_m8 | Prefetchreserved4_m8 | Prefetchreserved5_m8 => nop,

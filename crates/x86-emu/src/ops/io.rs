@@ -5,10 +5,11 @@
 use crate::bus::Bus;
 use crate::exec::{Exec, Stopped};
 use crate::insn::{Handler, Insn, Place};
+use crate::smm::{IoInstruction, io_type};
 use crate::word::Word;
 use iced_x86::Code;
 use softvirt_ept::Operation;
-use x86_state::{CpuMode, Gpr, Op, Rflags, SegmentRegister};
+use x86_state::{CpuMode, Gpr, Gprs, Op, Rflags, SegmentRegister};
 
 /// The handler of an instruction of this family.
 #[must_use]
@@ -57,6 +58,30 @@ impl<B: Bus> Exec<'_, B> {
     }
 }
 
+impl<B: Bus> Exec<'_, B> {
+    /// Notes an I/O instruction, or an iteration, that is done: an SMI directly behind it records it, and may have it done again.
+    fn note_io(&mut self, port: u16, size_bytes: u8, io_type: u32, address: u64, before: Gprs) {
+        self.state.last_io = Some(IoInstruction {
+            rip: self.state.cpu.rip,
+            next_rip: self.next_rip,
+            tsc: self.state.tsc,
+            registers: [before[Gpr::Rcx], before[Gpr::Rsi], before[Gpr::Rdi]],
+            io_state: u32::from(port) << 16 | io_type << 4 | u32::from(size_bytes) << 1 | 1,
+            address,
+        });
+    }
+
+    /// The linear address of an offset in a segment whose checks have passed.
+    fn linear_of(&self, segment: SegmentRegister, offset: u64) -> u64 {
+        let base = self.state.cpu.segments[segment].base;
+        match self.long64() {
+            true if matches!(segment, SegmentRegister::Fs | SegmentRegister::Gs) => base.wrapping_add(offset),
+            true => offset,
+            false => base.wrapping_add(offset) & 0xffff_ffff,
+        }
+    }
+}
+
 /// The port of IN and OUT: operand `n`, an immediate byte or DX.
 fn port<B: Bus>(exec: &Exec<'_, B>, insn: &Insn<B>, n: usize) -> (u16, bool) {
     match insn.operands[n] {
@@ -71,7 +96,9 @@ fn input<B: Bus, W: Word>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), 
     exec.check_port(port, size_bytes)?;
     exec.watch_port(port, size_bytes);
     exec.sensitive(insn, Op::Io { port, size_bytes, input: true, immediate })?;
+    exec.state.tsc = exec.bus.now(exec.state.tsc);
     let value = exec.bus.port_read(port, size_bytes);
+    exec.note_io(port, size_bytes, io_type(true, false, false, immediate), 0, exec.state.cpu.gpr);
     exec.set_gpr(0, W::cut(u64::from(value)));
     Ok(())
 }
@@ -83,7 +110,9 @@ fn output<B: Bus, W: Word>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(),
     exec.watch_port(port, size_bytes);
     exec.sensitive(insn, Op::Io { port, size_bytes, input: false, immediate })?;
     let value: W = exec.gpr(0);
+    exec.state.tsc = exec.bus.now(exec.state.tsc);
     exec.bus.port_write(port, size_bytes, value.to_u64() as u32);
+    exec.note_io(port, size_bytes, io_type(false, false, false, immediate), 0, exec.state.cpu.gpr);
     Ok(())
 }
 
@@ -108,6 +137,7 @@ fn string<B: Bus, W: Word>(
     exec.watch_port(port, size_bytes);
     exec.sensitive(insn, Op::StringIo { port, size_bytes, input, repeated })?;
     let offset = exec.state.cpu.gpr[index] & mask;
+    let before = exec.state.cpu.gpr;
     transfer(exec, port, offset)?;
     let step = if exec.state.cpu.rflags.contains(Rflags::DF) {
         0_u64.wrapping_sub(u64::from(size_bytes))
@@ -121,6 +151,9 @@ fn string<B: Bus, W: Word>(
             exec.next_rip = exec.state.cpu.rip;
         }
     }
+    let segment = if input { SegmentRegister::Es } else { insn.memory.segment };
+    let address = exec.linear_of(segment, offset);
+    exec.note_io(port, size_bytes, io_type(input, true, repeated, false), address, before);
     Ok(())
 }
 
@@ -140,6 +173,10 @@ fn input_string<B: Bus, W: Word>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Resu
         let linear = exec.linear(SegmentRegister::Es, offset, u64::from(size_bytes), true)?;
         let access = exec.data(Operation::Write);
         exec.translate(linear, access)?;
+        let last = linear.offset(u64::from(size_bytes) - 1);
+        if last.0 >> 12 != linear.0 >> 12 {
+            exec.translate(exec.system_linear(last.0), access)?;
+        }
         let value = W::cut(u64::from(exec.bus.port_read(port, size_bytes)));
         exec.write_linear(linear, value, access)
     })

@@ -6,15 +6,18 @@ use crate::bus::Bus;
 use crate::exec::{Exec, Stopped};
 use crate::flags::ARITHMETIC;
 use crate::insn::{Handler, Insn, Place};
+use crate::msrs::{Beside, MICROCODE_REVISION, has_execute_disable};
+use crate::state::State;
+use crate::topology::Topology;
 use crate::word::Word;
 use iced_x86::Code;
 use softvirt_ept::Invalidate;
-use vmx_model::Effect;
 use vmx_model::fields::Field;
 use vmx_model::insn::restrictions::msr_context;
 use vmx_model::msr_list;
+use vmx_model::{Control, Effect};
 use x86_state::msr::{self, MsrAnswer};
-use x86_state::{Cr4, Feature, Gpr, Msr, Op, Rflags};
+use x86_state::{Cr4, Efer, Feature, Gpr, Msr, MsrFile, Op, Platform, Rflags};
 
 /// The handler of an instruction of this family.
 #[must_use]
@@ -44,11 +47,15 @@ impl<B: Bus> Exec<'_, B> {
         if register == Msr::TSC {
             return Ok(self.state.tsc);
         }
+        self.state.tsc = self.bus.now(self.state.tsc);
         let context = msr_context(&self.state.vmx, &self.state.cpu, self.profile);
         if matches!(msr::check_read(register, &context), MsrAnswer::Faults(_)) {
             return Err(self.gp());
         }
-        match msr_list::read_register(&self.state.cpu, &self.state.vmx, &self.platform(), register) {
+        let State { cpu, vmx, registers, tsc, .. } = &mut *self.state;
+        let msrs = Beside::new(registers, *tsc, self.profile, self.bus);
+        let platform = Platform { profile: self.profile, memory: self.bus, msrs: &msrs, tsc: *tsc };
+        match msr_list::read_register(cpu, vmx, &platform, register) {
             Some(value) => Ok(value),
             None => Err(self.gp()),
         }
@@ -60,20 +67,58 @@ impl<B: Bus> Exec<'_, B> {
         if matches!(msr::check_write(register, value, &context), MsrAnswer::Faults(_)) {
             return Err(self.gp());
         }
-        if register == Msr::TSC {
-            self.state.tsc = value;
-            return Ok(());
-        }
-        let platform =
-            x86_state::Platform { profile: self.profile, memory: self.bus, msrs: self.bus, tsc: self.state.tsc };
-        if !msr_list::write_register(&mut self.state.cpu, &mut self.state.vmx, &platform, register, value) {
+        if register == Msr::XSS && value & !crate::xsave::supervisor_components(self.profile) != 0 {
             return Err(self.gp());
+        }
+        let concealed = register == Msr::EFER && Efer::from_bits_retain(value).contains(Efer::NXE);
+        if concealed && !has_execute_disable(&self.state.registers, self.profile) {
+            return Err(self.gp());
+        }
+        self.state.tsc = self.bus.now(self.state.tsc);
+        let State { cpu, vmx, registers, tsc, .. } = &mut *self.state;
+        let msrs = Beside::new(registers, *tsc, self.profile, self.bus);
+        let platform = Platform { profile: self.profile, memory: self.bus, msrs: &msrs, tsc: *tsc };
+        let written = msr_list::write_register(cpu, vmx, &platform, register, value);
+        let moved = msrs.tsc();
+        if !written {
+            return Err(self.gp());
+        }
+        self.move_tsc(moved);
+        if register == Msr::APIC_BASE {
+            MsrFile::write(self.bus, register, value);
         }
         if register == Msr::EFER {
             self.caches.invalidate(&Invalidate::WriteEfer);
         }
         self.caches.changed();
         Ok(())
+    }
+
+    /// A VM entry or exit may have loaded IA32_APIC_BASE from its list of registers: the bus learns of a new value.
+    pub(crate) fn apic_base_changed(&mut self, before: u64) {
+        let after = self.state.cpu.apic_base;
+        if after != before {
+            MsrFile::write(self.bus, Msr::APIC_BASE, after);
+        }
+    }
+
+    /// The time-stamp counter has been written. The VMX-preemption timer counts time, and does not notice (SDM 3C 25.5.1).
+    pub(crate) fn move_tsc(&mut self, tsc: u64) {
+        let by = tsc.wrapping_sub(self.state.tsc);
+        if by != 0 {
+            self.state.tsc = tsc;
+            let State { vmx, smm, .. } = &mut *self.state;
+            let guest = if vmx.in_guest() {
+                Some(&mut vmx.guest)
+            } else {
+                smm.as_mut().and_then(|smm| smm.vmx.as_mut()).map(|vmx| &mut vmx.guest)
+            };
+            if let Some(guest) = guest.filter(|guest| guest.controls.has(Control::ACTIVATE_PREEMPTION_TIMER)) {
+                let timer = &mut guest.preemption_timer;
+                timer.loaded_at = timer.loaded_at.wrapping_add(by);
+            }
+            self.bus.tsc_moved(by);
+        }
     }
 }
 
@@ -161,12 +206,9 @@ fn rdpmc<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> 
         return Err(exec.gp());
     }
     exec.sensitive(insn, Op::Rdpmc)?;
-    // Counters live with the bus: general ones at 0xC1, fixed ones (bit 30) at 0x309.
-    let index = exec.gpr::<u32>(1);
-    let register = Msr(if index >> 30 & 1 == 1 { 0x309 } else { 0xc1 } + (index & 0xff));
-    match exec.bus.read(register) {
+    match exec.state.registers.pmu.counter(exec.gpr(1), exec.profile) {
         Some(value) => {
-            exec.set_edx_eax(value & 0xff_ffff_ffff);
+            exec.set_edx_eax(value);
             Ok(())
         }
         None => Err(exec.gp()),
@@ -175,7 +217,14 @@ fn rdpmc<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> 
 
 fn cpuid<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
     exec.sensitive(insn, Op::Cpuid)?;
-    let [eax, ebx, ecx, edx] = crate::cpuid::answer(exec.profile, &exec.state.cpu, exec.gpr(0), exec.gpr(1));
+    let State { cpu, registers, .. } = &*exec.state;
+    let topology = Topology { processors: exec.bus.processors(), apic_id: exec.bus.apic_id() };
+    let leaf = exec.gpr(0);
+    let [eax, ebx, ecx, edx] = crate::cpuid::answer_in(exec.profile, cpu, registers, topology, leaf, exec.gpr(1));
+    if leaf == 1 {
+        // SDM 3A 9.11.7.1: the signature of the microcode update.
+        exec.state.registers.bios_sign_id = MICROCODE_REVISION << 32;
+    }
     for (register, value) in [(0, eax), (3, ebx), (1, ecx), (2, edx)] {
         exec.set_gpr::<u32>(register, value);
     }

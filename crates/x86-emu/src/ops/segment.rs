@@ -24,7 +24,7 @@ pub fn handler<B: Bus>(code: Code) -> Option<Handler<B>> {
         Pushw_ES | Pushw_CS | Pushw_SS | Pushw_DS | Pushw_FS | Pushw_GS => push_segment::<B, 2>,
         Pushd_ES | Pushd_CS | Pushd_SS | Pushd_DS | Pushd_FS | Pushd_GS => push_segment::<B, 4>,
         Pushq_FS | Pushq_GS => push_segment::<B, 8>,
-        Popw_ES | Popw_CS | Popw_SS | Popw_DS | Popw_FS | Popw_GS => pop_segment::<B, 2>,
+        Popw_ES | Popw_SS | Popw_DS | Popw_FS | Popw_GS => pop_segment::<B, 2>,
         Popd_ES | Popd_SS | Popd_DS | Popd_FS | Popd_GS => pop_segment::<B, 4>,
         Popq_FS | Popq_GS => pop_segment::<B, 8>,
         Lds_r16_m1616 | Les_r16_m1616 | Lss_r16_m1616 | Lfs_r16_m1616 | Lgs_r16_m1616 => load_far::<B, u16>,

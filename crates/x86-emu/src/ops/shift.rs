@@ -9,6 +9,7 @@
 use crate::bus::Bus;
 use crate::exec::{Exec, Stopped};
 use crate::insn::{Handler, Insn};
+use crate::ops::place::{Anywhere, At};
 use crate::word::Word;
 use iced_x86::Code::{self, *};
 
@@ -17,44 +18,54 @@ use iced_x86::Code::{self, *};
 #[rustfmt::skip] // One line for each operation and width.
 pub fn handler<B: Bus>(code: Code) -> Option<Handler<B>> {
     let handler: Handler<B> = match code {
-        Rol_rm8_imm8 | Rol_rm8_1 | Rol_rm8_CL => shift::<B, u8, Rol>,
-        Rol_rm16_imm8 | Rol_rm16_1 | Rol_rm16_CL => shift::<B, u16, Rol>,
-        Rol_rm32_imm8 | Rol_rm32_1 | Rol_rm32_CL => shift::<B, u32, Rol>,
-        Rol_rm64_imm8 | Rol_rm64_1 | Rol_rm64_CL => shift::<B, u64, Rol>,
-        Ror_rm8_imm8 | Ror_rm8_1 | Ror_rm8_CL => shift::<B, u8, Ror>,
-        Ror_rm16_imm8 | Ror_rm16_1 | Ror_rm16_CL => shift::<B, u16, Ror>,
-        Ror_rm32_imm8 | Ror_rm32_1 | Ror_rm32_CL => shift::<B, u32, Ror>,
-        Ror_rm64_imm8 | Ror_rm64_1 | Ror_rm64_CL => shift::<B, u64, Ror>,
-        Rcl_rm8_imm8 | Rcl_rm8_1 | Rcl_rm8_CL => shift::<B, u8, Rcl>,
-        Rcl_rm16_imm8 | Rcl_rm16_1 | Rcl_rm16_CL => shift::<B, u16, Rcl>,
-        Rcl_rm32_imm8 | Rcl_rm32_1 | Rcl_rm32_CL => shift::<B, u32, Rcl>,
-        Rcl_rm64_imm8 | Rcl_rm64_1 | Rcl_rm64_CL => shift::<B, u64, Rcl>,
-        Rcr_rm8_imm8 | Rcr_rm8_1 | Rcr_rm8_CL => shift::<B, u8, Rcr>,
-        Rcr_rm16_imm8 | Rcr_rm16_1 | Rcr_rm16_CL => shift::<B, u16, Rcr>,
-        Rcr_rm32_imm8 | Rcr_rm32_1 | Rcr_rm32_CL => shift::<B, u32, Rcr>,
-        Rcr_rm64_imm8 | Rcr_rm64_1 | Rcr_rm64_CL => shift::<B, u64, Rcr>,
-        Shl_rm8_imm8 | Shl_rm8_1 | Shl_rm8_CL => shift::<B, u8, Shl>,
-        Shl_rm16_imm8 | Shl_rm16_1 | Shl_rm16_CL => shift::<B, u16, Shl>,
-        Shl_rm32_imm8 | Shl_rm32_1 | Shl_rm32_CL => shift::<B, u32, Shl>,
-        Shl_rm64_imm8 | Shl_rm64_1 | Shl_rm64_CL => shift::<B, u64, Shl>,
-        Sal_rm8_imm8 | Sal_rm8_1 | Sal_rm8_CL => shift::<B, u8, Shl>,
-        Sal_rm16_imm8 | Sal_rm16_1 | Sal_rm16_CL => shift::<B, u16, Shl>,
-        Sal_rm32_imm8 | Sal_rm32_1 | Sal_rm32_CL => shift::<B, u32, Shl>,
-        Sal_rm64_imm8 | Sal_rm64_1 | Sal_rm64_CL => shift::<B, u64, Shl>,
-        Shr_rm8_imm8 | Shr_rm8_1 | Shr_rm8_CL => shift::<B, u8, Shr>,
-        Shr_rm16_imm8 | Shr_rm16_1 | Shr_rm16_CL => shift::<B, u16, Shr>,
-        Shr_rm32_imm8 | Shr_rm32_1 | Shr_rm32_CL => shift::<B, u32, Shr>,
-        Shr_rm64_imm8 | Shr_rm64_1 | Shr_rm64_CL => shift::<B, u64, Shr>,
-        Sar_rm8_imm8 | Sar_rm8_1 | Sar_rm8_CL => shift::<B, u8, Sar>,
-        Sar_rm16_imm8 | Sar_rm16_1 | Sar_rm16_CL => shift::<B, u16, Sar>,
-        Sar_rm32_imm8 | Sar_rm32_1 | Sar_rm32_CL => shift::<B, u32, Sar>,
-        Sar_rm64_imm8 | Sar_rm64_1 | Sar_rm64_CL => shift::<B, u64, Sar>,
         Shld_rm16_r16_imm8 | Shld_rm16_r16_CL => shld::<B, u16>,
         Shld_rm32_r32_imm8 | Shld_rm32_r32_CL => shld::<B, u32>,
         Shld_rm64_r64_imm8 | Shld_rm64_r64_CL => shld::<B, u64>,
         Shrd_rm16_r16_imm8 | Shrd_rm16_r16_CL => shrd::<B, u16>,
         Shrd_rm32_r32_imm8 | Shrd_rm32_r32_CL => shrd::<B, u32>,
         Shrd_rm64_r64_imm8 | Shrd_rm64_r64_CL => shrd::<B, u64>,
+        _ => return at::<B, Anywhere, Anywhere>(code),
+    };
+    Some(handler)
+}
+
+/// The handler for operands at these places, of the instructions that have one.
+#[must_use]
+#[rustfmt::skip] // One line for each operation and width.
+pub(super) fn at<B: Bus, D: At, S: At>(code: Code) -> Option<Handler<B>> {
+    let handler: Handler<B> = match code {
+        Rol_rm8_imm8 | Rol_rm8_1 | Rol_rm8_CL => shift::<B, u8, Rol, D, S>,
+        Rol_rm16_imm8 | Rol_rm16_1 | Rol_rm16_CL => shift::<B, u16, Rol, D, S>,
+        Rol_rm32_imm8 | Rol_rm32_1 | Rol_rm32_CL => shift::<B, u32, Rol, D, S>,
+        Rol_rm64_imm8 | Rol_rm64_1 | Rol_rm64_CL => shift::<B, u64, Rol, D, S>,
+        Ror_rm8_imm8 | Ror_rm8_1 | Ror_rm8_CL => shift::<B, u8, Ror, D, S>,
+        Ror_rm16_imm8 | Ror_rm16_1 | Ror_rm16_CL => shift::<B, u16, Ror, D, S>,
+        Ror_rm32_imm8 | Ror_rm32_1 | Ror_rm32_CL => shift::<B, u32, Ror, D, S>,
+        Ror_rm64_imm8 | Ror_rm64_1 | Ror_rm64_CL => shift::<B, u64, Ror, D, S>,
+        Rcl_rm8_imm8 | Rcl_rm8_1 | Rcl_rm8_CL => shift::<B, u8, Rcl, D, S>,
+        Rcl_rm16_imm8 | Rcl_rm16_1 | Rcl_rm16_CL => shift::<B, u16, Rcl, D, S>,
+        Rcl_rm32_imm8 | Rcl_rm32_1 | Rcl_rm32_CL => shift::<B, u32, Rcl, D, S>,
+        Rcl_rm64_imm8 | Rcl_rm64_1 | Rcl_rm64_CL => shift::<B, u64, Rcl, D, S>,
+        Rcr_rm8_imm8 | Rcr_rm8_1 | Rcr_rm8_CL => shift::<B, u8, Rcr, D, S>,
+        Rcr_rm16_imm8 | Rcr_rm16_1 | Rcr_rm16_CL => shift::<B, u16, Rcr, D, S>,
+        Rcr_rm32_imm8 | Rcr_rm32_1 | Rcr_rm32_CL => shift::<B, u32, Rcr, D, S>,
+        Rcr_rm64_imm8 | Rcr_rm64_1 | Rcr_rm64_CL => shift::<B, u64, Rcr, D, S>,
+        Shl_rm8_imm8 | Shl_rm8_1 | Shl_rm8_CL => shift::<B, u8, Shl, D, S>,
+        Shl_rm16_imm8 | Shl_rm16_1 | Shl_rm16_CL => shift::<B, u16, Shl, D, S>,
+        Shl_rm32_imm8 | Shl_rm32_1 | Shl_rm32_CL => shift::<B, u32, Shl, D, S>,
+        Shl_rm64_imm8 | Shl_rm64_1 | Shl_rm64_CL => shift::<B, u64, Shl, D, S>,
+        Sal_rm8_imm8 | Sal_rm8_1 | Sal_rm8_CL => shift::<B, u8, Shl, D, S>,
+        Sal_rm16_imm8 | Sal_rm16_1 | Sal_rm16_CL => shift::<B, u16, Shl, D, S>,
+        Sal_rm32_imm8 | Sal_rm32_1 | Sal_rm32_CL => shift::<B, u32, Shl, D, S>,
+        Sal_rm64_imm8 | Sal_rm64_1 | Sal_rm64_CL => shift::<B, u64, Shl, D, S>,
+        Shr_rm8_imm8 | Shr_rm8_1 | Shr_rm8_CL => shift::<B, u8, Shr, D, S>,
+        Shr_rm16_imm8 | Shr_rm16_1 | Shr_rm16_CL => shift::<B, u16, Shr, D, S>,
+        Shr_rm32_imm8 | Shr_rm32_1 | Shr_rm32_CL => shift::<B, u32, Shr, D, S>,
+        Shr_rm64_imm8 | Shr_rm64_1 | Shr_rm64_CL => shift::<B, u64, Shr, D, S>,
+        Sar_rm8_imm8 | Sar_rm8_1 | Sar_rm8_CL => shift::<B, u8, Sar, D, S>,
+        Sar_rm16_imm8 | Sar_rm16_1 | Sar_rm16_CL => shift::<B, u16, Sar, D, S>,
+        Sar_rm32_imm8 | Sar_rm32_1 | Sar_rm32_CL => shift::<B, u32, Sar, D, S>,
+        Sar_rm64_imm8 | Sar_rm64_1 | Sar_rm64_CL => shift::<B, u64, Sar, D, S>,
         _ => return None,
     };
     Some(handler)
@@ -187,14 +198,14 @@ fn masked<W: Word>(count: u8) -> u32 {
 }
 
 /// With a count of 0 memory is written all the same, with what is there; the upper half of a 32-bit register is cleared.
-fn shift<B: Bus, W: Word, O: Operation>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
-    let count = masked::<W>(exec.get(insn, 1)?);
+fn shift<B: Bus, W: Word, O: Operation, D: At, S: At>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
+    let count = masked::<W>(S::get(exec, insn, 1)?);
     if count == 0 {
-        exec.modify(insn, 0, |old: W| old)?;
+        D::modify(exec, insn, 0, |old: W| old)?;
         return Ok(());
     }
     let carry = exec.state.flags.carry(exec.state.cpu.rflags);
-    let (before, _) = exec.modify(insn, 0, |old: W| O::apply(old, count, carry).result)?;
+    let (before, _) = D::modify(exec, insn, 0, |old: W| O::apply(old, count, carry).result)?;
     let Shifted { result, carry, overflow } = O::apply(before, count, carry);
     let state = &mut *exec.state;
     if O::ROTATE {

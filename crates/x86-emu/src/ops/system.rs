@@ -1,4 +1,4 @@
-//! HLT, CLI, STI, INVLPG, the cache instructions, MONITOR, MWAIT, PAUSE and what else only an operating system executes.
+//! HLT, CLI, STI, INVLPG, the cache instructions, PAUSE and what else only an operating system executes.
 //!
 //! Source: SDM 2A to 2D, the instructions' own sections; SDM 3A 6.8.1, Masking Maskable Hardware Interrupts; 20.3, Interrupt and Exception
 //! Handling in Virtual-8086 Mode.
@@ -8,9 +8,9 @@ use crate::exec::{Exec, Stopped};
 use crate::insn::{Handler, Insn};
 use crate::state::State;
 use iced_x86::Code;
-use softvirt_ept::{Invalidate, Operation};
+use softvirt_ept::Invalidate;
 use vmx_model::{Effect, intercept, translation};
-use x86_state::{ActivityState, CpuMode, Cr4, Feature, Gpr, Interruptibility, Op, Rflags};
+use x86_state::{ActivityState, CpuMode, Cr4, Feature, Interruptibility, Op, Rflags};
 
 /// The handler of an instruction of this family.
 #[must_use]
@@ -25,8 +25,6 @@ pub fn handler<B: Bus>(code: Code) -> Option<Handler<B>> {
         Wbinvd => wbinvd,
         Wbnoinvd => wbnoinvd,
         Pause => pause,
-        Monitorw | Monitord | Monitorq => monitor,
-        Mwait => mwait,
         Rsm => rsm,
         Clac => clac,
         Stac => stac,
@@ -125,48 +123,20 @@ fn pause<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> 
         if let Some(exit) = intercept::pause_loop(vmx, cpu, &instruction, *tsc) {
             return Err(exec.exit(exit));
         }
+    } else {
+        exec.spend(crate::time::PAUSE);
     }
     Ok(())
 }
 
-fn monitor<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
-    exec.announced(Feature::MONITOR)?;
-    if exec.state.cpu.cpl() != 0 {
-        return Err(exec.ud());
-    }
-    exec.sensitive(insn, Op::Monitor)?;
-    if exec.gpr::<u32>(1) != 0 {
-        return Err(exec.gp());
-    }
-    let offset = exec.state.cpu.gpr[Gpr::Rax] & insn.memory.mask;
-    let linear = exec.linear(insn.memory.segment, offset, 1, false)?;
-    let hpa = exec.translate(linear, exec.data(Operation::Read))?;
-    exec.state.monitor = Some(hpa);
-    Ok(())
-}
-
-fn mwait<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
-    exec.announced(Feature::MONITOR)?;
-    if exec.state.cpu.cpl() != 0 {
-        return Err(exec.ud());
-    }
-    let extensions = exec.gpr::<u32>(1);
-    let armed = exec.state.monitor.is_some();
-    let effect = exec.sensitive(insn, Op::Mwait { armed, extensions })?;
-    if extensions & !1 != 0 {
-        return Err(exec.gp());
-    }
-    // MWAIT may end at any time (SDM 2B, MWAIT): it ends at once, and the range is no longer watched. That keeps a waiting processor from
-    // missing a store of another one.
-    let _ = effect;
-    exec.state.monitor = None;
-    Ok(())
-}
-
-/// RSM outside SMM is #UD; SMM itself is not modelled yet.
+/// RSM outside SMM is #UD, at every privilege level; in SMM it asks for none.
 fn rsm<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>) -> Result<(), Stopped> {
     exec.sensitive(insn, Op::Rsm)?;
-    Err(exec.ud())
+    if !exec.state.cpu.in_smm {
+        return Err(exec.ud());
+    }
+    exec.leave_smm();
+    Ok(())
 }
 
 fn alignment_flag<B: Bus>(exec: &mut Exec<'_, B>, value: bool) -> Result<(), Stopped> {

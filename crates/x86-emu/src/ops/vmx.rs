@@ -6,13 +6,17 @@
 
 use crate::bus::Bus;
 use crate::code::Watched;
-use crate::exec::{Exec, Stop, Stopped, VmEntry};
+use crate::exec::{Attempt, Exec, Led, Stop, Stopped, VmEntry};
 use crate::insn::{Handler, Insn, Place};
+use crate::msrs::Beside;
+use crate::state::State;
+use crate::time::VM_ENTRY;
 use crate::vmx::gpr;
 use iced_x86::{Code, Mnemonic};
 use softvirt_ept::Operation;
 use vmx_model::event::Raised;
 use vmx_model::insn::{OperandMemory, Outcome, execute};
+use vmx_model::known::EntryInstruction;
 use vmx_model::{Field, Vmx};
 use x86_state::{Cpu, Gpr, Instruction, MemoryOperand, Op, Operand, Platform, SegmentRegister};
 
@@ -54,18 +58,39 @@ fn run<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>, op: Op) -> Result<(), Sto
         instruction.operand = Operand::Register(gpr(*number));
     }
     let before = exec.state.vmx.state.operation;
+    let attempt = match op {
+        Op::Vmlaunch => Some(EntryInstruction::Vmlaunch),
+        Op::Vmresume => Some(EntryInstruction::Vmresume),
+        _ => None,
+    };
+    let attempt = attempt.map(|instruction| Attempt { instruction, cpu: exec.state.cpu });
     let outcome = match instruction.operand {
         Operand::Memory(_) => with_memory(exec, &instruction),
         Operand::Register(_) | Operand::None => {
             let memory = Watched { bus: exec.bus, pages: exec.caches.code.pages() };
-            let platform = Platform { profile: exec.profile, memory: &memory, msrs: exec.bus, tsc: exec.state.tsc };
-            execute(&mut exec.state.vmx, &mut exec.state.cpu, &platform, &instruction, &mut NoMemory)
+            let State { cpu, vmx, registers, tsc, .. } = &mut *exec.state;
+            let apic_base = cpu.apic_base;
+            let msrs = Beside::new(registers, *tsc, exec.profile, exec.bus);
+            let platform = Platform { profile: exec.profile, memory: &memory, msrs: &msrs, tsc: *tsc };
+            let outcome = execute(vmx, cpu, &platform, &instruction, &mut NoMemory);
+            let tsc = msrs.tsc();
+            exec.move_tsc(tsc);
+            exec.apic_base_changed(apic_base);
+            outcome
         }
     };
     if exec.state.vmx.state.operation != before {
         exec.state.monitor = None;
     }
     match outcome {
+        Outcome::FailInvalid if attempt.is_some() => {
+            exec.entry = Some(Led::VmEntry(VmEntry::Refused(None), attempt));
+            Ok(())
+        }
+        Outcome::FailValid(error) if attempt.is_some() => {
+            exec.entry = Some(Led::VmEntry(VmEntry::Refused(Some(error)), attempt));
+            Ok(())
+        }
         Outcome::Succeed | Outcome::FailInvalid | Outcome::FailValid(_) => Ok(()),
         Outcome::Invalidate(operation) => {
             exec.caches.invalidate(&operation);
@@ -78,15 +103,16 @@ fn run<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>, op: Op) -> Result<(), Sto
             exec.caches.hot = None;
             exec.caches.invalidate(&entered.invalidate);
             exec.caches.changed();
+            exec.spend(VM_ENTRY);
             exec.next_rip = exec.state.cpu.rip;
-            exec.entry = Some(VmEntry::Entered(entered.inject));
+            exec.entry = Some(Led::VmEntry(VmEntry::Entered(entered.inject), attempt));
             Ok(())
         }
         Outcome::EntryFailed(left) => {
             exec.state.monitor = None;
             exec.left(left);
             exec.next_rip = exec.state.cpu.rip;
-            exec.entry = Some(VmEntry::Failed(left));
+            exec.entry = Some(Led::VmEntry(VmEntry::Failed(left), attempt));
             Ok(())
         }
         Outcome::Operand(stop) => {
@@ -95,7 +121,7 @@ fn run<B: Bus>(exec: &mut Exec<'_, B>, insn: &Insn<B>, op: Op) -> Result<(), Sto
         }
         Outcome::NotModelled(_) => {
             exec.next_rip = exec.state.cpu.rip;
-            exec.entry = Some(VmEntry::NotModelled);
+            exec.entry = Some(Led::VmEntry(VmEntry::NotModelled, attempt));
             Ok(())
         }
         Outcome::Ordinary => Err(exec.ud()),

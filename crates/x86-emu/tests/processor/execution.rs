@@ -193,7 +193,7 @@ fn a_repeated_instruction_lets_interrupts_in_and_goes_on() {
 }
 
 /// Bytes that look random, from a seed.
-fn noise(seed: u64) -> impl Iterator<Item = u8> {
+pub(crate) fn noise(seed: u64) -> impl Iterator<Item = u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     std::iter::repeat_with(move || {
         state ^= state << 13;

@@ -1,10 +1,32 @@
 //! What does the processor do? One program, because each one compiles the whole emulator.
 
+mod branches;
+mod cet_shadow_stack;
+mod cet_tracking;
+mod cet_transfers;
+mod counters;
+mod cpuid;
 mod debug;
 mod events;
 mod execution;
+mod far_calls;
+mod far_returns;
 mod int_coverage;
 mod int_stack_string;
 mod int_vectors;
+mod mmx;
+mod msrs;
+mod nested_events;
+mod quick;
+mod smm;
+mod sse_float;
+mod sse_moves;
+mod sse_state;
+mod system;
+mod system_calls;
+mod tasks;
+mod virtual_interrupts;
 mod vmx;
+mod wait;
 mod world;
+mod xsave;

@@ -9,7 +9,8 @@ use vmx_model::reasons::ExitReason;
 use vmx_model::rules::GuestKind;
 use vmx_model::vmx::PreemptionTimer;
 use vmx_model::{Control, EntryState, Field};
-use x86_emu::{Observer, Ran, State, VmEntry};
+use x86_emu::time::{VM_ENTRY, VM_EXIT};
+use x86_emu::{Attempt, Observer, Ran, State, VmEntry};
 use x86_state::{Cr4, Event, Gpr, SegmentRegister, VmxMsr};
 
 /// The operands of VMXON and VMPTRLD: two addresses.
@@ -21,7 +22,7 @@ const VMCS_REGION: u64 = 0x4_2000;
 /// Where the host goes on after an exit.
 const HOST: u64 = 0x1_8000;
 /// Where the guest begins.
-const GUEST: u64 = 0x2_0000;
+pub(crate) const GUEST: u64 = 0x2_0000;
 const GUEST_STACK: u64 = 0x7_0000;
 /// A handler of the guest's.
 const HANDLER: u64 = 0x2_1000;
@@ -71,7 +72,7 @@ const L1_EXIT: &[u8] = &[
 const CPUID: [u8; 2] = [0x0f, 0xa2];
 
 /// A machine with L1 in memory, about to execute it, and a 64-bit guest in the same address space; `change` changes the VMCS.
-fn machine(change: impl FnOnce(&mut EntryState)) -> Machine {
+pub(crate) fn machine(change: impl FnOnce(&mut EntryState)) -> Machine {
     let mut machine = Machine::long64();
     let mut state = build(GuestKind::Long64, machine.profile);
     for (field, value) in [
@@ -116,7 +117,7 @@ fn machine(change: impl FnOnce(&mut EntryState)) -> Machine {
 }
 
 /// EPT that maps RAM to itself, and its pointer.
-fn ept(machine: &mut Machine) {
+pub(crate) fn ept(machine: &mut Machine) {
     for level in 0..3 {
         machine.set_u64(EPT + 0x1000 * level, (EPT + 0x1000 * (level + 1)) | 7);
     }
@@ -125,20 +126,20 @@ fn ept(machine: &mut Machine) {
     }
 }
 
-fn with_ept(state: &mut EntryState) {
+pub(crate) fn with_ept(state: &mut EntryState) {
     state.on(Control::ENABLE_EPT);
     state.set(Field::EPT_POINTER, EPT | 0x1e);
 }
 
 /// Runs until the processor sleeps in the host.
-fn run(machine: &mut Machine) {
+pub(crate) fn run(machine: &mut Machine) {
     assert_eq!(machine.run(10_000), Ran::Asleep);
     assert!(!machine.processor.state.vmx.in_guest(), "asleep in the guest");
     assert_eq!(machine.gpr(Gpr::R15), 0, "VM-instruction error {}", machine.gpr(Gpr::Rbx));
 }
 
 /// Reason, qualification and guest RIP as L1 has read them.
-fn exit(machine: &Machine) -> (ExitReason, u64, u64) {
+pub(crate) fn exit(machine: &Machine) -> (ExitReason, u64, u64) {
     (ExitReason(machine.gpr(Gpr::Rbx) as u32), machine.gpr(Gpr::Rcx), machine.gpr(Gpr::Rsi))
 }
 
@@ -301,8 +302,8 @@ fn the_preemption_timer_exits_at_its_instruction() {
     assert_eq!(exit(&machine).0, ExitReason::PREEMPTION_TIMER_EXPIRED);
     // The timer counts changes of one bit of the time-stamp counter, from the one before VMLAUNCH was complete.
     let bit = PreemptionTimer::tsc_bit(machine.profile);
-    let loaded_at = seen.entered_at - 1;
-    assert_eq!(seen.exited_at, ((loaded_at >> bit) + 100) << bit);
+    let loaded_at = seen.entered_at - 1 - VM_ENTRY;
+    assert_eq!(seen.exited_at - VM_EXIT, ((loaded_at >> bit) + 100) << bit);
 }
 
 #[test]
@@ -420,6 +421,8 @@ struct Seen {
     entries: u64,
     entered_at: u64,
     exited_at: u64,
+    tried_at: u64,
+    refused: Option<u32>,
 }
 
 impl Observer<crate::world::World> for Seen {
@@ -436,7 +439,11 @@ impl Observer<crate::world::World> for Seen {
         self.exits.push(exit.reason.0);
     }
 
-    fn entered(&mut self, state: &State, _entry: &VmEntry) {
+    fn entered(&mut self, state: &State, _bus: &crate::world::World, attempt: &Attempt, entry: &VmEntry) {
+        self.tried_at = attempt.cpu.rip;
+        if let VmEntry::Refused(Some(error)) = entry {
+            self.refused = Some(error.0);
+        }
         self.entered_at = state.tsc;
         self.entries += 1;
     }
@@ -453,7 +460,18 @@ fn an_observer_sees_instructions_events_entries_and_exits() {
     let mut seen = Seen::default();
     machine.processor.run_observed(&machine.world, machine.profile, 10_000, &mut seen);
     assert_eq!((seen.events, seen.exits, seen.entries), (vec![0x31], vec![10], 1));
-    assert_eq!(seen.instructions, machine.processor.state.tsc);
+    let state = &machine.processor.state;
+    assert_eq!(seen.instructions + state.extra_time, state.tsc);
+}
+
+#[test]
+fn an_observer_learns_of_a_refused_entry_and_where_it_was_tried() {
+    let mut machine = machine(|state| state.set(Field::CR3_TARGET_COUNT, 5));
+    let mut seen = Seen::default();
+    machine.processor.run_observed(&machine.world, machine.profile, 10_000, &mut seen);
+    assert_eq!((seen.entries, seen.refused), (1, Some(7)));
+    // VMLAUNCH, behind which L1 goes on and reads the error.
+    assert_eq!((seen.tried_at, machine.gpr(Gpr::Rbx), machine.gpr(Gpr::R15)), (CODE + 0x3b, 7, 0xbad));
 }
 
 /// A guest of noise, under EPT that misses pages, leads nowhere but to the guest, the host or a stop.
@@ -481,4 +499,48 @@ fn noise_is_executed_in_a_guest() {
         machine.world.raise_nmi();
         machine.run(2_000);
     }
+}
+
+/// MOV EAX, -1; XOR EDX, EDX; MOV EDI, 0x50000; XSAVES [RDI]; CPUID.
+const XSAVES: &[u8] = &[0xb8, 0xff, 0xff, 0xff, 0xff, 0x31, 0xd2, 0xbf, 0, 0, 5, 0, 0x0f, 0xc7, 0x2f, 0x0f, 0xa2];
+/// Where XSAVES is in it.
+const AT_XSAVES: u64 = GUEST + 12;
+/// CET_U, in IA32_XSS.
+const CET_U: u64 = 1 << 11;
+
+/// A guest that executes XSAVES, with IA32_XSS and the XSS-exiting bitmap; #UD exits.
+fn saving(enabled: bool, in_xss: u64, bitmap: u64) -> Machine {
+    let mut machine = machine(|state| {
+        state.set(Field::GUEST_CR4, state.get(Field::GUEST_CR4) | Cr4::OSXSAVE.bits());
+        state.set(Field::EXCEPTION_BITMAP, 1 << 6);
+        state.set(Field::XSS_EXITING_BITMAP, bitmap);
+        if enabled {
+            state.on(Control::ENABLE_XSAVES_XRSTORS);
+        } else {
+            state.off(Control::ENABLE_XSAVES_XRSTORS);
+        }
+    });
+    machine.cpu().xss = in_xss;
+    machine.load(GUEST, XSAVES);
+    run(&mut machine);
+    machine
+}
+
+#[test]
+fn xsaves_exits_for_components_of_the_xss_exiting_bitmap() {
+    assert_eq!(exit(&saving(true, CET_U, CET_U)), (ExitReason::XSAVES, 0, AT_XSAVES));
+}
+
+#[test]
+fn xsaves_of_other_components_is_executed() {
+    for (in_xss, bitmap) in [(CET_U, CET_U << 1), (0, CET_U)] {
+        let machine = saving(true, in_xss, bitmap);
+        assert_eq!(exit(&machine), (ExitReason(10), 0, AT_XSAVES + 3), "{in_xss:#x} {bitmap:#x}");
+        assert_eq!(machine.u64(0x5_0208) >> 63, 1, "the area is compacted");
+    }
+}
+
+#[test]
+fn xsaves_is_undefined_unless_its_control_is_1() {
+    assert_eq!(exit(&saving(false, CET_U, CET_U)), (ExitReason::EXCEPTION_OR_NMI, 0, AT_XSAVES));
 }

@@ -7,13 +7,16 @@
 
 use softvirt_ept::Retention;
 use std::cell::{Cell, RefCell};
+use std::sync::LazyLock;
 use vmx_model::event::Pending;
 use x86_emu::bus::Taken;
+use x86_emu::concealed::effective;
 use x86_emu::run::{Processor, Ran};
+use x86_emu::topology::Topology;
 use x86_emu::{Bus, Stop};
 use x86_state::{
-    AccessRights, Cpu, CpuProfile, Cr0, Cr4, DescriptorTable, Efer, Gpr, Hpa, Msr, MsrFile, PhysMemory, Rflags,
-    Segment, SegmentRegister, Selector, profiles,
+    AccessRights, Cpu, CpuProfile, Cr0, Cr4, DescriptorTable, Efer, Exception, Gpr, Hpa, Msr, MsrFile, PhysMemory,
+    Rflags, Segment, SegmentRegister, Selector, profiles,
 };
 
 /// Size of RAM.
@@ -60,6 +63,9 @@ pub const INTERRUPT_GATE: u8 = 0x8e;
 /// The TSS; 16 bytes in [`Machine::long64`].
 pub const TASK: u16 = 0x40;
 
+/// The processor that everything runs on: all that is modelled.
+pub static PROFILE: LazyLock<CpuProfile> = LazyLock::new(|| effective(&profiles::MAX));
+
 /// What is around the processor.
 pub struct World {
     ram: Vec<Cell<u8>>,
@@ -77,6 +83,17 @@ pub struct World {
     pub msrs: RefCell<Vec<(Msr, u64)>>,
     /// What was taken, in order.
     pub taken: RefCell<Vec<Taken>>,
+    /// How many performance-monitoring interrupts there were.
+    pub performance_interrupts: Cell<u32>,
+    /// By how much software has moved the time-stamp counter.
+    pub tsc_moved: Cell<u64>,
+    /// The processors of the machine.
+    pub topology: Cell<Topology>,
+    /// What the processor said of SMM, in order.
+    pub smm: RefCell<Vec<bool>>,
+    /// The times that accesses beyond RAM were made at.
+    pub reached: RefCell<Vec<u64>>,
+    time: Cell<u64>,
 }
 
 impl World {
@@ -90,6 +107,12 @@ impl World {
             task_priority: Cell::new(0),
             msrs: RefCell::default(),
             taken: RefCell::default(),
+            performance_interrupts: Cell::default(),
+            tsc_moved: Cell::default(),
+            topology: Cell::default(),
+            smm: RefCell::default(),
+            reached: RefCell::default(),
+            time: Cell::default(),
         }
     }
 
@@ -114,6 +137,9 @@ impl World {
 macro_rules! sizes {
     ($($read:ident $write:ident $word:ty;)*) => {$(
         fn $read(&self, address: Hpa) -> $word {
+            if address.0 >= RAM_BYTES {
+                self.reached.borrow_mut().push(self.time.get());
+            }
             let mut bytes = <$word>::MAX.to_le_bytes();
             for (byte, at) in bytes.iter_mut().zip(address.0..) {
                 if let Some(cell) = self.ram.get(at as usize) {
@@ -188,6 +214,15 @@ impl Bus for World {
         (RAM_BYTES >> 12) as usize
     }
 
+    fn now(&self, tsc: u64) -> u64 {
+        self.time.set(tsc);
+        tsc
+    }
+
+    fn ram(&self) -> &[Cell<u8>] {
+        &self.ram
+    }
+
     fn pending(&self) -> Pending {
         self.pending.get()
     }
@@ -206,9 +241,29 @@ impl Bus for World {
         self.update_pending(|pending| match event {
             Taken::Nmi => pending.nmi = false,
             Taken::Smi => pending.smi = false,
-            Taken::Init => pending.init = false,
+            Taken::Init | Taken::InitExit => pending.init = false,
             Taken::Sipi => pending.sipi = None,
         });
+    }
+
+    fn performance_interrupt(&self) {
+        self.performance_interrupts.set(self.performance_interrupts.get() + 1);
+    }
+
+    fn tsc_moved(&self, by: u64) {
+        self.tsc_moved.set(self.tsc_moved.get().wrapping_add(by));
+    }
+
+    fn apic_id(&self) -> u32 {
+        self.topology.get().apic_id
+    }
+
+    fn processors(&self) -> u32 {
+        self.topology.get().processors
+    }
+
+    fn smm(&self, active: bool) {
+        self.smm.borrow_mut().push(active);
     }
 
     fn task_priority(&self) -> u8 {
@@ -229,7 +284,7 @@ pub struct Machine {
     /// What is around the processor.
     pub world: World,
     /// The processor.
-    pub processor: Processor<World>,
+    pub processor: Box<Processor<World>>,
     /// Which processor it is.
     pub profile: &'static CpuProfile,
 }
@@ -237,8 +292,8 @@ pub struct Machine {
 impl Machine {
     fn new() -> Self {
         let world = World::new();
-        let profile = &profiles::MAX;
-        let processor = Processor::new(profile, &world, Retention::Lazy, 1);
+        let profile = &*PROFILE;
+        let processor = Box::new(Processor::new(profile, &world, Retention::Lazy, 1));
         Self { world, processor, profile }
     }
 
@@ -346,6 +401,13 @@ impl Machine {
         cpu.gpr[Gpr::Rsp] = STACK;
         cpu.rip = CODE;
         self.processor.caches.changed();
+    }
+
+    /// Makes a processor that remembers no translations.
+    pub fn forget_translations(&mut self) {
+        let state = self.processor.state.clone();
+        *self.processor = Processor::new(self.profile, &self.world, Retention::Strict, 1);
+        self.processor.state = state;
     }
 
     /// Makes the processor run at level 3, flat.
@@ -467,4 +529,16 @@ impl Machine {
 #[must_use]
 pub fn descriptor(base: u64, limit: u64, rights: u8) -> u64 {
     limit & 0xffff | (base & 0xff_ffff) << 16 | u64::from(rights) << 40 | (base >> 24 & 0xff) << 56
+}
+
+/// The exception that an instruction has raised, with its error code.
+///
+/// # Panics
+/// If it completed, or stopped for another reason.
+#[must_use]
+pub fn fault(result: Result<(), Stop>) -> (Exception, Option<u32>) {
+    match result {
+        Err(Stop::Raise(raised)) => (Exception(raised.event.vector), raised.event.error_code),
+        other => panic!("no exception: {other:?}"),
+    }
 }
