@@ -1,5 +1,6 @@
 //! What is executed, and what has become of it?
 
+use x86_emu::x87::X87;
 use x86_state::Rflags;
 
 /// The linear address of the page of data. There is nothing in the 64 KBytes on either side of it.
@@ -23,6 +24,12 @@ pub struct Case {
     pub gpr: [u64; 16],
     /// The flags of [`FLAGS`]; the others are the host's.
     pub flags: Rflags,
+    /// XMM0 to XMM15.
+    pub xmm: [u128; 16],
+    /// MXCSR: bits `[15:0]`.
+    pub mxcsr: u32,
+    /// The x87 FPU.
+    pub x87: X87,
     /// The page at [`DATA`].
     pub memory: Box<[u8; DATA_BYTES]>,
 }
@@ -36,6 +43,12 @@ pub struct Outcome {
     pub gpr: [u64; 16],
     /// The flags of [`FLAGS`].
     pub flags: Rflags,
+    /// XMM0 to XMM15.
+    pub xmm: [u128; 16],
+    /// MXCSR.
+    pub mxcsr: u32,
+    /// The x87 FPU, without pointers to the last instruction.
+    pub x87: X87,
     /// The page at [`DATA`].
     pub memory: Box<[u8; DATA_BYTES]>,
 }
@@ -64,6 +77,17 @@ impl Outcome {
             if *ours != theirs {
                 let _ = write!(text, " r{number} {ours:#x}, native {theirs:#x};");
             }
+        }
+        for (number, (ours, theirs)) in self.xmm.iter().zip(native.xmm).enumerate() {
+            if *ours != theirs {
+                let _ = write!(text, " xmm{number} {ours:#034x}, native {theirs:#034x};");
+            }
+        }
+        if self.mxcsr != native.mxcsr {
+            let _ = write!(text, " mxcsr {:#x}, native {:#x};", self.mxcsr, native.mxcsr);
+        }
+        if self.x87 != native.x87 {
+            let _ = write!(text, " x87 {:x?}, native {:x?};", self.x87, native.x87);
         }
         let wrong = (self.flags ^ native.flags).difference(undefined);
         if !wrong.is_empty() {

@@ -8,6 +8,7 @@ use vmx_model::event::{Pending, Raised};
 use x86_emu::bus::Taken;
 use x86_emu::code::CodePages;
 use x86_emu::memory::Caches;
+use x86_emu::x87::X87;
 use x86_emu::{Bus, Exec, Insn, State, Stop, Stopped, ops};
 use x86_state::{
     AccessRights, Cpu, Cr0, Cr4, Efer, Event, Exception, Hpa, Msr, MsrFile, PhysMemory, Rflags, Segment,
@@ -117,17 +118,20 @@ impl Bus for World {
     }
 }
 
-/// Does x86-emu have a handler for it among the integer instructions that neither transfer control nor touch the state of the system?
+/// Does x86-emu have a handler for it among the instructions that neither transfer control nor touch the state of the system: integer ones,
+/// those of SSE and MMX, and those on the state of the x87 FPU?
 #[must_use]
-pub fn is_integer(code: Code) -> bool {
-    ops::integer::<World>(code).is_some()
+pub fn is_computation(code: Code) -> bool {
+    let handlers =
+        [ops::integer::<World>, ops::sse::handler::<World>, ops::x87::handler::<World>, ops::mmx::handler::<World>];
+    handlers.iter().any(|handler| handler(code).is_some())
 }
 
 /// A processor of x86-emu at privilege level 3, with one page of data.
 pub struct Emulated {
     world: World,
     state: State,
-    caches: Caches<World>,
+    caches: Caches,
     /// Flags beside those of a case.
     system_flags: Rflags,
     /// The mode of the last case.
@@ -157,6 +161,9 @@ impl Emulated {
             self.world.write_u8(Hpa(at), *byte);
         }
         self.state.cpu.gpr.0 = case.gpr;
+        self.state.xmm = case.xmm;
+        self.state.mxcsr = case.mxcsr;
+        self.state.x87 = case.x87;
         self.state.flags = x86_emu::flags::Flags::default();
         self.state.cpu.rflags = case.flags | self.system_flags;
         self.state.cpu.rip = crate::case::CODE;
@@ -167,13 +174,14 @@ impl Emulated {
             self.bits = case.bits;
         }
         let end = self.execute(case.bits, &case.code);
-        let State { cpu, flags, .. } = &mut self.state;
+        let State { cpu, flags, xmm, mxcsr, x87, .. } = &mut self.state;
+        let x87 = X87 { opcode: 0, instruction: 0, instruction_selector: 0, data: 0, data_selector: 0, ..*x87 };
         flags.settle(&mut cpu.rflags);
         let mut memory = Box::new([0; DATA_BYTES]);
         for (byte, at) in memory.iter_mut().zip(DATA_PAGE..) {
             *byte = self.world.read_u8(Hpa(at));
         }
-        Outcome { end, gpr: cpu.gpr.0, flags: cpu.rflags & FLAGS, memory }
+        Outcome { end, gpr: cpu.gpr.0, flags: cpu.rflags & FLAGS, xmm: *xmm, mxcsr: *mxcsr, x87, memory }
     }
 
     fn execute(&mut self, bits: u32, code: &[u8]) -> End {
@@ -182,14 +190,15 @@ impl Emulated {
         if instruction.is_invalid() {
             return End::Exception(Exception::UD.0);
         }
-        let Some(handler) = ops::announced::resolve(&profiles::MAX, instruction.code()).and_then(ops::handler) else {
+        let code = ops::announced::resolve(&profiles::MAX, instruction.code());
+        if code.and_then(ops::handler::<World>).is_none() {
             return End::NotModelled;
-        };
-        let insn = Insn::new(&instruction, handler);
+        }
+        let insn = Insn::decoded(&instruction, code);
         loop {
             let mut exec = Exec::new(&mut self.state, &mut self.caches, &self.world, &profiles::MAX);
             exec.next_rip = instruction.next_ip();
-            match handler(&mut exec, &insn) {
+            match (insn.handler)(&mut exec, &insn) {
                 Ok(()) if exec.next_rip == rip => {}
                 Ok(()) => return End::Completed,
                 Err(Stopped) => {
@@ -206,7 +215,7 @@ impl Emulated {
 fn enter_user_mode(cpu: &mut Cpu) {
     cpu.cr0 = Cr0::PE | Cr0::ET | Cr0::NE | Cr0::PG | Cr0::WP;
     cpu.cr3 = TABLES;
-    cpu.cr4 = Cr4::PAE;
+    cpu.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT;
     cpu.efer = Efer::LME | Efer::LMA | Efer::NXE;
     let user = |selector, rights: AccessRights| Segment {
         selector: Selector(selector),

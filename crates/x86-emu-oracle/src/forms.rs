@@ -6,6 +6,7 @@
 
 use crate::case::{CODE, Case, DATA, DATA_BYTES, FLAGS};
 use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpCodeOperandKind as Kind, OpKind, Register};
+use x86_emu::x87::X87;
 use x86_state::{Gpr, Rflags};
 
 /// Random numbers: those of a tape, then SplitMix64.
@@ -79,13 +80,86 @@ impl<'a> Random<'a> {
     }
 }
 
-/// Can these be made in a mode of 64 or 32 bits: general-purpose registers and memory only?
+/// Can these be made in a mode of 64 or 32 bits: general-purpose, XMM and MMX registers and memory only?
 #[must_use]
 pub fn is_testable(code: Code, bits: u32) -> bool {
     let op_code = code.op_code();
     op_code.is_instruction()
         && if bits == 64 { op_code.mode64() } else { op_code.mode32() }
         && (0..op_code.op_count()).all(|n| operand_class(op_code.op_kind(n)).is_some())
+}
+
+fn is_xmm(kind: Kind) -> bool {
+    matches!(operand_class(kind), Some(Class::Xmm | Class::XmmOrMemory))
+}
+
+fn words(random: &mut Random<'_>) -> u128 {
+    u128::from(random.value()) << 64 | u128::from(random.value())
+}
+
+/// What an XMM register or its place in memory holds: integers, numbers of either precision.
+fn vector(random: &mut Random<'_>) -> u128 {
+    match random.below(5) {
+        0 => words(random),
+        1 | 2 => (0..2).fold(0, |value, _| value << 64 | u128::from(number(52, 11, random))),
+        _ => (0..4).fold(0, |value, _| value << 32 | u128::from(number(23, 8, random))),
+    }
+}
+
+/// A floating-point number with so many bits of fraction and exponent: zeros, denormals, infinities, NaNs, and numbers near each
+/// other, near 1, near the ends of the range and of integers.
+fn number(fraction_bits: u32, exponent_bits: u32, random: &mut Random<'_>) -> u64 {
+    let last = (1_u64 << exponent_bits) - 1;
+    let one = last >> 1;
+    let exponent = match random.below(12) {
+        0 => 0,
+        1 => last,
+        2 => 1 + random.below(3),
+        3 => last - 1 - random.below(3),
+        4 => one,
+        5 => one - 2 + random.below(5),
+        6 => one + random.below(70),
+        7 => one - random.below(70),
+        8 => one - one / 2 - 2 + random.below(5),
+        9 => one.saturating_sub(u64::from(fraction_bits)) + random.below(3),
+        _ => random.below(last + 1),
+    };
+    let mask = (1_u64 << fraction_bits) - 1;
+    let fraction = match random.below(8) {
+        0 | 1 => 0,
+        2 => random.below(4),
+        3 => mask - random.below(4),
+        4 => (mask + 1) >> 1 | random.below(2),
+        5 => 1 << random.below(fraction_bits.into()),
+        _ => random.next_u64(),
+    } & mask;
+    random.below(2) << (fraction_bits + exponent_bits) | exponent << fraction_bits | fraction
+}
+
+/// MXCSR: every rounding mode, both treatments of denormals, flags; in one of four cases with exceptions that are not masked.
+fn mxcsr(random: &mut Random<'_>) -> u32 {
+    const MASKS: u32 = 0x1f80;
+    let random_bits = random.next_u64() as u32;
+    let flags = if random.one_in(4) { random_bits & 0x3f } else { 0 };
+    let masks = if random.one_in(4) { random_bits >> 6 & MASKS } else { MASKS };
+    let zeros = if random.one_in(3) { random_bits >> 10 & 0x8040 } else { 0 };
+    masks | flags | zeros | (random.below(4) as u32) << 13
+}
+
+/// The x87 FPU: control word, status word and tags; sometimes with a pending exception.
+fn x87(random: &mut Random<'_>) -> X87 {
+    let registers = std::array::from_fn(|_| vector(random) & ((1 << 80) - 1));
+    if !random.one_in(4) {
+        return X87 { registers, ..X87::INITIAL };
+    }
+    let words = random.next_u64() & 0xff_ffff_ffff;
+    let words = if random.one_in(2) { words & !0x3f_0000 | 0x3f } else { words };
+    X87::from_image([words, 0, 0], registers, true, false)
+}
+
+/// What these instructions load into MXCSR: mostly bits that exist. Bit 17 is AMD's misaligned mode.
+fn loads_mxcsr(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Ldmxcsr | Mnemonic::Fxrstor | Mnemonic::Fxrstor64)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,6 +175,11 @@ enum Class {
     Source,
     Destination,
     Table,
+    Xmm,
+    XmmOrMemory,
+    Mmx,
+    MmxOrMemory,
+    MaskedStore,
 }
 
 fn operand_class(kind: Kind) -> Option<Class> {
@@ -133,6 +212,11 @@ fn operand_class(kind: Kind) -> Option<Class> {
         Kind::seg_rSI => Class::Source,
         Kind::es_rDI => Class::Destination,
         Kind::seg_rBX_al => Class::Table,
+        Kind::xmm_reg | Kind::xmm_rm => Class::Xmm,
+        Kind::xmm_or_mem => Class::XmmOrMemory,
+        Kind::mm_reg | Kind::mm_rm => Class::Mmx,
+        Kind::mm_or_mem => Class::MmxOrMemory,
+        Kind::seg_rDI => Class::MaskedStore,
         _ => return None,
     })
 }
@@ -241,20 +325,42 @@ pub fn case(code: Code, bits: u32, random: &mut Random<'_>) -> Option<(Instructi
             _ => 0,
         }),
         flags: Rflags::from_bits_retain(random.next_u64()) & FLAGS,
+        xmm: std::array::from_fn(|_| vector(random)),
+        mxcsr: mxcsr(random),
+        x87: x87(random),
         memory: Box::new([0; DATA_BYTES]),
     };
-    for word in case.memory.chunks_exact_mut(8) {
-        word.copy_from_slice(&random.value().to_le_bytes());
-    }
     let mut instruction = Instruction::new();
     instruction.set_code(code);
+    let vectors = (0..op_code.op_count()).any(|n| is_xmm(op_code.op_kind(n)));
+    for word in case.memory.chunks_exact_mut(16) {
+        let value = if vectors { vector(random) } else { words(random) };
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+    if loads_mxcsr(&instruction) {
+        for word in case.memory.chunks_exact_mut(4) {
+            word[2] &= !2;
+            if !random.one_in(8) {
+                word[2..].fill(0);
+            }
+        }
+    }
     let size_bytes = (instruction.memory_size().size() as u64).max(1);
     let with_memory = random.one_in(2);
     // Registers first: addresses are made from what they hold.
     let mut address = None;
     for n in 0..op_code.op_count() {
         match operand_class(op_code.op_kind(n))? {
-            Class::RegisterOrMemory(_) if with_memory => address = Some(n),
+            Class::RegisterOrMemory(_) | Class::XmmOrMemory | Class::MmxOrMemory if with_memory => address = Some(n),
+            Class::XmmOrMemory | Class::Xmm => {
+                instruction.set_op_kind(n, OpKind::Register);
+                let number = random.below(if bits == 64 { 16 } else { 8 }) as u32;
+                instruction.set_op_register(n, Register::XMM0 + number);
+            }
+            Class::MmxOrMemory | Class::Mmx => {
+                instruction.set_op_kind(n, OpKind::Register);
+                instruction.set_op_register(n, Register::MM0 + random.below(8) as u32);
+            }
             Class::Memory => address = Some(n),
             Class::RegisterOrMemory(width) | Class::Register(width) => {
                 instruction.set_op_kind(n, OpKind::Register);
@@ -275,6 +381,11 @@ pub fn case(code: Code, bits: u32, random: &mut Random<'_>) -> Option<(Instructi
                 instruction.set_memory_displacement64(target(size_bytes, random));
             }
             Class::Source | Class::Destination => string(&mut instruction, &mut case, n, size_bytes, random)?,
+            Class::MaskedStore => {
+                let narrow = random.one_in(3) || bits == 32;
+                instruction.set_op_kind(n, if narrow { OpKind::MemorySegEDI } else { OpKind::MemorySegRDI });
+                set(&mut case, Register::RDI, target(16, random));
+            }
             Class::Table => {
                 instruction.set_op_kind(n, OpKind::Memory);
                 instruction.set_memory_base(if bits == 64 { Register::RBX } else { Register::EBX });
@@ -288,6 +399,12 @@ pub fn case(code: Code, bits: u32, random: &mut Random<'_>) -> Option<(Instructi
     if let Some(n) = address {
         instruction.set_op_kind(n, OpKind::Memory);
         let address = target(size_bytes, random);
+        // Operands of 16 bytes and areas are mostly aligned.
+        let address = match size_bytes {
+            16 | 512 if !random.one_in(4) => address & !15,
+            4 if loads_mxcsr(&instruction) => address & !3,
+            _ => address,
+        };
         memory(&mut instruction, &mut case, address, random);
         if n == 0 && op_code.can_use_lock_prefix() && random.one_in(3) {
             instruction.set_has_lock_prefix(true);

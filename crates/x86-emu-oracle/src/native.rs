@@ -12,6 +12,7 @@
 //! - Handlers run on a stack of their own, so that the case may set RSP. They call nothing but `signal`, and touch nothing but the
 //!   `Run` that the thread which raised the signal owns: [`Native`] is neither `Send` nor `Sync`, and only one exists at a time.
 //! - 32-bit cases run in compatibility mode: the frame's CS selects Linux' 32-bit code segment, and the outcome's signal restores the other.
+//! - XMM registers, MXCSR and x87 state are replaced and taken in the same frames: the FXSAVE area that the kernel puts there and loads from it.
 //! - All registers are restored by the kernel from what it stored at the INT3, so that the `asm!` block changes nothing but memory.
 
 #![allow(unsafe_code)]
@@ -23,6 +24,7 @@ use std::marker::PhantomData;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use x86_emu::x87::X87;
 use x86_state::Rflags;
 
 /// Bytes of address space around the page of data: guard, data, guard; the code follows.
@@ -74,6 +76,9 @@ struct Run {
     before: [i64; 23],
     gpr: [u64; 16],
     flags: Rflags,
+    /// The same of XMM registers, MXCSR and the x87 FPU.
+    floating_before: Floating,
+    floating: Floating,
     vector: i64,
 }
 
@@ -146,6 +151,8 @@ impl Native {
             before: [0; 23],
             gpr: case.gpr,
             flags: case.flags & FLAGS,
+            floating_before: ([0; 16], 0, X87::INITIAL),
+            floating: (case.xmm, case.mxcsr & 0xffff, case.x87),
             vector: 0,
         };
         let mut memory = Box::new([0; DATA_BYTES]);
@@ -164,7 +171,8 @@ impl Native {
             BREAKPOINT => End::Completed,
             vector => End::Exception(vector as u8),
         };
-        Outcome { end, gpr: run.gpr, flags: run.flags & FLAGS, memory }
+        let (xmm, mxcsr, x87) = run.floating;
+        Outcome { end, gpr: run.gpr, flags: run.flags & FLAGS, xmm, mxcsr, x87, memory }
     }
 }
 
@@ -212,12 +220,69 @@ fn check(result: c_int) -> std::io::Result<c_int> {
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// XMM registers, MXCSR and the x87 FPU.
+type Floating = ([u128; 16], u32, X87);
+
+/// Where they are in an FXSAVE area.
+const MXCSR: usize = 24;
+const STACK: usize = 32;
+const XMM: usize = 160;
+
+/// What a signal's frame holds of them. The x87 FPU's pointers to the last instruction are left out: processors keep them or not.
+///
+/// # Safety
+/// `frame` references the FXSAVE area of a signal's frame.
+unsafe fn floating(frame: *const libc::_libc_fpstate) -> Floating {
+    let bytes = frame.cast::<u8>();
+    // SAFETY: the caller's; the area has 512 bytes.
+    unsafe {
+        let words = [bytes.cast::<u64>().read_unaligned() & 0xffff_ffff_ffff, 0, 0];
+        let stack = std::array::from_fn(|n| bytes.add(STACK + 16 * n).cast::<u128>().read_unaligned());
+        let xmm = std::array::from_fn(|n| bytes.add(XMM + 16 * n).cast::<u128>().read_unaligned());
+        let mxcsr = bytes.add(MXCSR).cast::<u32>().read_unaligned();
+        (xmm, mxcsr, X87::from_image(words, stack, true, false))
+    }
+}
+
+/// Replaces them.
+///
+/// # Safety
+/// `frame` references the FXSAVE area of a signal's frame, as the kernel made it: with the XSAVE header behind it if it says so.
+unsafe fn set_floating(frame: *mut libc::_libc_fpstate, (xmm, mxcsr, x87): Floating) {
+    /// Linux' FP_XSTATE_MAGIC1 at byte 464: there is an XSAVE header at byte 512.
+    const MAGIC: (usize, u32) = (464, 0x4650_5853);
+    const HEADER: usize = 512;
+    const X87_AND_SSE: u64 = 3;
+    let bytes = frame.cast::<u8>();
+    let (words, stack) = x87.image(true, false);
+    // SAFETY: the caller's; the area has 512 bytes, and 576 with a header.
+    unsafe {
+        for (n, word) in words.into_iter().enumerate() {
+            bytes.add(8 * n).cast::<u64>().write_unaligned(word);
+        }
+        for (n, register) in stack.into_iter().enumerate() {
+            bytes.add(STACK + 16 * n).cast::<u128>().write_unaligned(register);
+        }
+        for (n, register) in xmm.into_iter().enumerate() {
+            bytes.add(XMM + 16 * n).cast::<u128>().write_unaligned(register);
+        }
+        bytes.add(MXCSR).cast::<u32>().write_unaligned(mxcsr);
+        if bytes.add(MAGIC.0).cast::<u32>().read_unaligned() == MAGIC.1 {
+            // Not in their initial configuration: the kernel is to load them.
+            let present = bytes.add(HEADER).cast::<u64>();
+            present.write_unaligned(present.read_unaligned() | X87_AND_SSE);
+        }
+    }
+}
+
 extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     let run = RUN.load(Ordering::SeqCst);
     // SAFETY: the kernel passes the context of the interrupted thread; `RUN` is null or references the `Run` of the thread that
     // raised the signal, which waits.
     unsafe {
-        let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        let machine = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
+        let frame = machine.fpregs;
+        let registers = &mut machine.gregs;
         if run.is_null() || (*run).phase == Phase::Done {
             // Not ours: the default action, when the instruction is executed again.
             libc::signal(signal, libc::SIG_DFL);
@@ -226,6 +291,8 @@ extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_
         let run = &mut *run;
         if run.phase == Phase::Entering {
             run.before = *registers;
+            run.floating_before = floating(frame);
+            set_floating(frame, run.floating);
             for (index, value) in REGISTERS.iter().zip(run.gpr) {
                 registers[*index as usize] = value as i64;
             }
@@ -244,6 +311,8 @@ extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_
         }
         run.flags = Rflags::from_bits_retain(registers[libc::REG_EFL as usize] as u64);
         run.vector = registers[libc::REG_TRAPNO as usize];
+        run.floating = floating(frame);
+        set_floating(frame, run.floating_before);
         *registers = run.before;
         run.phase = Phase::Done;
     }

@@ -3,12 +3,13 @@
 
 use iced_x86::Code;
 use std::collections::BTreeMap;
+use x86_emu_oracle::case::Case;
 use x86_emu_oracle::compare::{Compared, compare, host_has};
 use x86_emu_oracle::forms::{self, Random};
 use x86_emu_oracle::native::Native;
 use x86_emu_oracle::{Emulated, End, emulated};
 
-/// Cases of each form, unless `X86_EMU_ORACLE_CASES` says otherwise.
+/// Cases of each form, unless `X86_EMU_ORACLE_CASES` says otherwise. `X86_EMU_ORACLE_FORMS` is what the names of the forms to be run contain.
 const CASES: u32 = 100;
 
 #[test]
@@ -27,7 +28,11 @@ fn every_form_agrees_with_the_host(bits: u32) {
     let cases_each = std::env::var("X86_EMU_ORACLE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(CASES);
     let (mut forms, mut cases, mut faults, mut skipped) = (0, 0, 0, Vec::new());
     let mut wrong: BTreeMap<String, (u32, String)> = BTreeMap::new();
-    for code in Code::values().filter(|&code| emulated::is_integer(code)) {
+    let wanted = std::env::var("X86_EMU_ORACLE_FORMS").unwrap_or_default();
+    for code in Code::values().filter(|&code| emulated::is_computation(code)) {
+        if !format!("{code:?}").contains(&wanted) {
+            continue;
+        }
         if !forms::is_testable(code, bits) || !host_has(code) {
             skipped.push(code);
             continue;
@@ -46,7 +51,9 @@ fn every_form_agrees_with_the_host(bits: u32) {
                 let entry = wrong.entry(format!("{code:?}")).or_default();
                 entry.0 += 1;
                 if entry.0 == 1 {
-                    entry.1 = format!("{:02x?} gpr {:x?} flags {:?}:{difference}", case.code, case.gpr, case.flags);
+                    let Case { code, gpr, flags, xmm, mxcsr, .. } = &case;
+                    entry.1 =
+                        format!("{code:02x?} gpr {gpr:x?} flags {flags:?} xmm {xmm:x?} mxcsr {mxcsr:#x}:{difference}");
                 }
             }
         }
