@@ -1,5 +1,7 @@
 //! What do all subcommands share? Formats, exit codes, printing, suggestions.
 
+pub(crate) mod bench;
+pub(crate) mod conformance;
 pub(crate) mod cpu;
 pub(crate) mod exits;
 pub(crate) mod explain;
@@ -8,6 +10,7 @@ pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod lint_ept;
 pub(crate) mod rules;
+pub(crate) mod run;
 pub(crate) mod tables;
 pub(crate) mod walk;
 
@@ -31,12 +34,19 @@ pub(crate) struct Answer {
     pub(crate) text: String,
     /// Was something found that is wrong: exit code 1?
     pub(crate) found: bool,
+    /// The exit code, if it says more than that.
+    pub(crate) status: Option<u8>,
 }
 
 impl Answer {
     /// An answer that finds nothing wrong.
     pub(crate) fn fine(text: String) -> Self {
-        Self { text, found: false }
+        Self { text, found: false, status: None }
+    }
+
+    /// The same with an exit code of its own.
+    pub(crate) fn with_status(self, status: u8) -> Self {
+        Self { status: Some(status), ..self }
     }
 
     /// A value as JSON.
@@ -60,7 +70,7 @@ pub(crate) fn finish(answer: Result<Answer, Failure>) -> ExitCode {
                 Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                     finish(Err(Failure(format!("cannot write the answer: {error}"))))
                 }
-                _ => ExitCode::from(u8::from(answer.found)),
+                _ => ExitCode::from(answer.status.unwrap_or(u8::from(answer.found))),
             }
         }
         Err(Failure(message)) => {

@@ -4,11 +4,13 @@
 //! is an accusation and what is not (`judge`); the report is plain data that [`render()`] prints and serde writes as JSON.
 
 mod judge;
+mod live;
 mod render;
 mod report;
 mod view;
 mod words;
 
 pub use judge::explain;
-pub use render::{Detail, render};
+pub use live::{broken_rules, explain_entry};
+pub use render::{Detail, render, render_entry};
 pub use report::{Conditional, Event, FieldWords, Report, RuleReport, Undecided, Verdict};

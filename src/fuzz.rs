@@ -14,6 +14,7 @@ pub type Body = fn(&[u8]);
 /// Every target: its name in `fuzz/` and its body.
 pub const TARGETS: &[(&str, Body)] = &[
     ("dump_text", dump_text),
+    ("machine", machine),
     ("vmx_check", vmx_check),
     ("vmx_exit", vmx_exit::vmx_exit),
     ("vmx_insn", vmx_insn::vmx_insn),
@@ -36,6 +37,25 @@ pub fn dump_text(bytes: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+}
+
+/// Any code on a machine of one or two processors, as a boot sector or as an image: it ends, and a second run ends with the same state.
+pub fn machine(bytes: &[u8]) {
+    use softvirt_machine::{Config, Machine};
+    let Some((&choice, image)) = bytes.split_first() else { return };
+    let config =
+        Config { cpus: 1 + (choice & 1), memory_bytes: 2 << 20, seed: u64::from(choice >> 2), ..Config::default() };
+    let run = || {
+        let mut machine = Machine::new(&config).ok()?;
+        if choice & 2 == 0 {
+            machine.load_raw(&image[..image.len().min(0x4000)], 0x7c00).ok()?;
+        } else {
+            machine.load(image, "", &[]).ok()?;
+        }
+        let ended = machine.run(20_000, &mut ());
+        Some((ended, machine.digest()))
+    };
+    assert_eq!(run(), run());
 }
 
 /// Any state on any processor: the check answers; the dial's promise holds; rounding makes it enter.

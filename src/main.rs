@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use commands::Format;
 use std::process::ExitCode;
 
-/// Explains failed VM entries (Intel VMX), walks page tables, and is the handbook to VMX.
+/// Runs hypervisors without VT-x, explains failed VM entries (Intel VMX), walks page tables, and is the handbook to VMX.
 ///
 /// A hypervisor whose VMLAUNCH or VMRESUME fails gets a number. softvirt reads the dump that the kernel or the hypervisor printed, checks
 /// every rule of the manual, and says which are broken, by which fields, and what they had to be.
@@ -22,6 +22,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Boot an image on an emulated machine with VT-x: each VM exit, and why each failed VM entry failed
+    Run(Box<commands::run::Args>),
+    /// Run kvm-unit-tests' images, group by group, and say what passes
+    Conformance(Box<commands::conformance::Args>),
+    /// Measure how many instructions a second the emulated processor executes here
+    Bench(commands::bench::Args),
     /// Say why a VM entry failed: read a dump, name every broken rule
     Explain(commands::explain::Args),
     /// List the VMCS fields, tell all about one, or put a value into words
@@ -40,6 +46,8 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
+  softvirt run                                 a small hypervisor and its guest, exit by exit
+  softvirt run hypervisor.elf --trace exits    what does my hypervisor do?
   dmesg | softvirt explain -                   why did the VM entry fail?
   softvirt explain dump.txt --cpu skylake-sp   why does it fail on this processor?
   softvirt fields guest_cs_access_rights       one VMCS field
@@ -50,11 +58,14 @@ Examples:
   softvirt walk --mem core --cr3 0x1000 0x7f00 where does an address lead?
   softvirt lint-ept --mem core --eptp 0x1001e  what is wrong in an EPT?
 
-Exit codes: 0 nothing is wrong, 1 a broken rule was found, 2 bad use or unreadable input.";
+Exit codes: 0 nothing is wrong, 1 something was found, 2 bad use or unreadable input; `run` has more (softvirt run --help).";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let answer = match &cli.command {
+        Command::Run(args) => commands::run::run(args, cli.format),
+        Command::Conformance(args) => commands::conformance::run(args, cli.format),
+        Command::Bench(args) => commands::bench::run(args, cli.format),
         Command::Explain(args) => commands::explain::run(args, cli.format),
         Command::Fields(args) => commands::fields::run(args, cli.format),
         Command::Rules(args) => commands::rules::run(args, cli.format),

@@ -69,6 +69,11 @@ fn dump_text_holds_on_its_seeds() {
 }
 
 #[test]
+fn machine_holds_on_its_seeds() {
+    run("machine", 20);
+}
+
+#[test]
 fn vmx_check_holds_on_its_seeds() {
     run("vmx_check", 2000);
 }
@@ -92,6 +97,7 @@ fn walk_holds_on_its_seeds() {
 #[ignore = "slow: `cargo xtask ci` runs it; the everyday run has the same with fewer mutations"]
 fn every_target_holds_on_many_mutations() {
     run("dump_text", 400);
+    run("machine", 1000);
     run("vmx_check", 50_000);
     run("vmx_exit", 20_000);
     run("vmx_insn", 20_000);

@@ -4,6 +4,7 @@ use super::layout::{HEAD, Table, labelled};
 use super::{Answer, Failure, Format, unknown};
 use serde::Serialize;
 use softvirt::vmx_model::{Control, ControlVector, describe};
+use softvirt::x86_emu::concealed::{Concealed, concealed};
 use softvirt::x86_state::{CpuProfile, Feature, VmxMsr, profiles};
 
 /// What to look up.
@@ -106,6 +107,8 @@ struct Detail {
     features_present: Vec<&'static str>,
     features_absent: Vec<&'static str>,
     features_unknown: Vec<&'static str>,
+    /// What the processor has and `softvirt run` does not announce, because the emulator lacks it.
+    not_emulated: NotEmulated,
     choices: Vec<Choice>,
 }
 
@@ -125,8 +128,54 @@ impl Detail {
             features_present: features(Some(true)),
             features_absent: features(Some(false)),
             features_unknown: features(None),
+            not_emulated: NotEmulated::new(profile),
             choices: choices(profile),
         }
+    }
+}
+
+/// What CPUID and the capability MSRs conceal under `softvirt run`.
+#[derive(Serialize)]
+struct NotEmulated {
+    features: Vec<&'static str>,
+    /// Flags without a name here: "CPUID.01H:ECX[0]".
+    cpuid_flags: Vec<String>,
+    controls: Vec<String>,
+    vmx_capabilities: Vec<&'static str>,
+}
+
+impl NotEmulated {
+    fn new(profile: &CpuProfile) -> Self {
+        let mut all =
+            Self { features: Vec::new(), cpuid_flags: Vec::new(), controls: Vec::new(), vmx_capabilities: Vec::new() };
+        for item in concealed(profile) {
+            match item {
+                Concealed::Feature(feature) => all.features.push(Feature::TABLE[feature as usize].name),
+                Concealed::Flag { leaf, subleaf, register, bit } => {
+                    let subleaf = if subleaf == 0 { String::new() } else { format!(".{subleaf:X}") };
+                    let register = format!("{register:?}").to_uppercase();
+                    all.cpuid_flags.push(format!("{leaf:02X}H{subleaf}:{register}[{bit}]"));
+                }
+                Concealed::Control(control) => {
+                    all.controls.push(format!("{} ({})", control.name(), control.vector().field().name()));
+                }
+                Concealed::Capability(words) => all.vmx_capabilities.push(words),
+            }
+        }
+        all
+    }
+
+    /// Each list with its label; those that are empty are left out.
+    fn lists(&self) -> Vec<(&'static str, String)> {
+        [
+            ("features", self.features.join(", ")),
+            ("CPUID", self.cpuid_flags.join(", ")),
+            ("controls", self.controls.join(", ")),
+            ("VMX", self.vmx_capabilities.join(", ")),
+        ]
+        .into_iter()
+        .filter(|(_, words)| !words.is_empty())
+        .collect()
     }
 }
 
@@ -254,6 +303,13 @@ fn detail(profile: &CpuProfile) -> String {
             text += &labelled(label, 8, &names.join(", "));
         }
     }
+    let lists = detail.not_emulated.lists();
+    if !lists.is_empty() {
+        text += &heading("Not announced by softvirt run: the emulator lacks it");
+        for (label, words) in lists {
+            text += &labelled(label, 8, &words);
+        }
+    }
     text += &heading("Where the manual says \"may\"");
     for choice in &detail.choices {
         text += &labelled(choice.question, 40, &choice.choice);
@@ -305,6 +361,17 @@ mod tests {
     fn names_of_choices_become_words() {
         assert_eq!(spaced("ControlsFirst"), "controls first");
         assert_eq!(spaced("Kept"), "kept");
+    }
+
+    #[test]
+    fn what_the_emulator_lacks_is_listed() {
+        let max = detail(&profiles::MAX);
+        let (_, list) = max.split_once("the emulator lacks it").unwrap();
+        for words in ["Intel PT", "FRED", "01H:ECX[28]", "load IA32_RTIT_CTL", "dual-monitor treatment of SMM"] {
+            assert!(list.contains(words), "{words}: {list}");
+        }
+        // And what it has is not.
+        assert!(!list.contains("enable EPT"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Table {
         let mut widths: Vec<usize> = self.header.iter().map(|cell| cell.chars().count()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(visible(cell));
             }
         }
         let mut out = String::new();
@@ -54,9 +54,9 @@ impl Table {
             let Some((last, cells)) = row.split_last() else { continue };
             let mut line = " ".repeat(indent);
             for (cell, &width) in cells.iter().zip(&widths) {
-                let _ = write!(line, "{cell:width$}  ");
+                let _ = write!(line, "{cell}{:padding$}  ", "", padding = width.saturating_sub(visible(cell)));
             }
-            let room = columns.and_then(|columns| columns.checked_sub(line.chars().count() + 1));
+            let room = columns.and_then(|columns| columns.checked_sub(visible(&line) + 1));
             match room {
                 Some(room) if room >= NARROWEST => out += &wrap(&line, last, room),
                 _ => {
@@ -66,6 +66,11 @@ impl Table {
         }
         out
     }
+}
+
+/// How many columns a text with ANSI styles takes.
+fn visible(text: &str) -> usize {
+    anstream::adapter::strip_str(text).to_string().chars().count()
 }
 
 /// `label`, indented and padded to `label_width`, and `text` wrapped beside it.
@@ -81,7 +86,7 @@ pub(crate) fn beside(head: &str, text: &str) -> String {
 
 /// Writes `text` in lines of at most `room` characters (or one word) after `head`; the further lines are indented to its width.
 fn wrap(head: &str, text: &str, room: usize) -> String {
-    let indent = " ".repeat(head.chars().count());
+    let indent = " ".repeat(visible(head));
     let mut out = String::new();
     let mut line = String::new();
     let mut first = true;

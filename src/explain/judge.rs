@@ -311,6 +311,7 @@ fn summary(
     dump: &Dump,
 ) -> String {
     let waiting: usize = undecided.iter().map(|group| group.rules.len()).sum();
+    let witness = if dump.kind == DumpKind::Running { "processor" } else { "log" };
     match verdict {
         Verdict::NotAVmcs if dump.kind == DumpKind::Svm => {
             "This is a dump of AMD's SVM; there is no VMCS in it, and the VM-entry rules of VMX do not apply.".to_owned()
@@ -337,10 +338,10 @@ fn summary(
             match failure {
                 None => format!("{} broken. The log does not say that a VM entry failed.", rules(broken.len())),
                 Some(_) if fitting == broken.len() => {
-                    format!("{} broken, as the log reports.", rules(broken.len()))
+                    format!("{} broken, as the {witness} reports.", rules(broken.len()))
                 }
                 Some(_) if fitting > 0 => {
-                    format!("{} broken, {fitting} of them as the log reports.", rules(broken.len()))
+                    format!("{} broken, {fitting} of them as the {witness} reports.", rules(broken.len()))
                 }
                 Some(_) => format!(
                     "{} broken, but none with the outcome that the log reports: the dump may show another moment, or the cause is in \

@@ -68,6 +68,19 @@ pub fn render(report: &Report, path: &str, detail: Detail) -> String {
     out
 }
 
+/// The report on an entry that a running processor has tried: what is broken, without the outline of the VMCS. `head` says which entry it was.
+#[must_use]
+pub fn render_entry(report: &Report, head: &str) -> String {
+    let mut out = String::new();
+    let style = if report.verdict == Verdict::Broken { BAD } else { UNSURE };
+    line(&mut out, &format!("{style}{head}{style:#}"));
+    wrapped(&mut out, "", &report.summary);
+    for rule in &report.broken {
+        rule_block(&mut out, rule, "BROKEN", BAD);
+    }
+    out
+}
+
 /// Rules that break on the same processors share a line.
 fn depends(out: &mut String, report: &Report) {
     if report.depends_on_processor.is_empty() {
@@ -119,7 +132,7 @@ fn undecided(out: &mut String, report: &Report, detail: Detail) {
 
 fn rule_block(out: &mut String, rule: &RuleReport, tag: &str, style: Style) {
     line(out, "");
-    let aside = if rule.matches_log == Some(false) { " (not what the log reports)" } else { "" };
+    let aside = if rule.matches_log == Some(false) { " (not what was reported)" } else { "" };
     line(out, &format!("{style}{tag}{style:#}  {HEAD}{}{HEAD:#}{aside}", rule.id));
     wrapped(out, "  ", &rule.says);
     wrapped(out, &format!("  {DIM}manual{DIM:#}   "), &rule.source);

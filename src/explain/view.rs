@@ -135,7 +135,7 @@ fn reported_entry(dump: &Dump) -> Option<MsrEntry> {
 }
 
 /// The key under which a JSON or TOML file gives processor state.
-fn cpu_key(input: CpuInput) -> &'static str {
+pub(super) fn cpu_key(input: CpuInput) -> &'static str {
     match input {
         CpuInput::Rflags => "cpu.rflags",
         CpuInput::CsAccessRights => "cpu.cs_access_rights",
@@ -151,7 +151,7 @@ fn cpu_key(input: CpuInput) -> &'static str {
 }
 
 /// The key under which a JSON or TOML file gives VMX state.
-fn vmx_key(input: VmxInput) -> &'static str {
+pub(super) fn vmx_key(input: VmxInput) -> &'static str {
     match input {
         VmxInput::Instruction => "vmx.instruction",
         VmxInput::Operation => "vmx.operation",

@@ -78,6 +78,8 @@ pub enum DumpKind {
     Toml,
     /// Single values and failure messages in running text, such as a bug report.
     Prose,
+    /// No text: the entry of a processor that runs under our eyes.
+    Running,
 }
 
 impl fmt::Display for DumpKind {
@@ -91,6 +93,7 @@ impl fmt::Display for DumpKind {
             Self::Json => "JSON field list",
             Self::Toml => "TOML field list",
             Self::Prose => "log lines and single values",
+            Self::Running => "a running processor",
         })
     }
 }
