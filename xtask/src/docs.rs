@@ -20,7 +20,7 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
         (root.join("docs/rules.md"), rules()),
         (root.join("docs/generator-coverage.md"), generator_coverage()),
         (root.join("docs/coverage.md"), crate::coverage::document(root)?),
-        (readme.clone(), with_coverage(&read(&readme)?)?),
+        (readme.clone(), with_coverage(&read(&readme)?, &crate::forms::rows()?)?),
     ];
     for (path, text) in documents {
         if check {
@@ -35,11 +35,11 @@ pub(crate) fn run(check: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn with_coverage(readme: &str) -> Result<String, String> {
+fn with_coverage(readme: &str, forms: &str) -> Result<String, String> {
     let missing = || format!("README.md lacks the lines `{BEGIN}` and `{END}`");
     let (before, rest) = readme.split_once(BEGIN).ok_or_else(missing)?;
     let (_, after) = rest.split_once(END).ok_or_else(missing)?;
-    Ok(format!("{before}{BEGIN}\n{}{END}{after}", coverage()))
+    Ok(format!("{before}{BEGIN}\n{}{forms}{END}{after}", coverage()))
 }
 
 fn coverage() -> String {

@@ -4,6 +4,7 @@ mod callgrind;
 mod ci;
 mod coverage;
 mod docs;
+mod forms;
 mod plot;
 mod profiles;
 
