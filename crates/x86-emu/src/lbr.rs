@@ -98,8 +98,9 @@ impl Lbr {
             Place::From(n) => *self.from.get_mut(n)? = value,
             Place::To(n) => *self.to.get_mut(n)? = value,
             Place::BeforeEvent(n) => *self.before_event.get_mut(n)? = value,
-            // The pointer is the processor's.
-            Place::Top => return Some(false),
+            // Software may move it (SDM 4 tables 2-3 to 2-40: R/W); bits beyond an index are reserved.
+            Place::Top if value >= u64::from(place(profile).0) => return Some(false),
+            Place::Top => self.top = value,
             Place::Select if value & !SELECT != 0 => return Some(false),
             Place::Select => self.select = value,
         }

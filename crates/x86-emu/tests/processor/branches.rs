@@ -104,6 +104,6 @@ fn the_model_decides_how_many_there_are() {
         assert!(rdmsr(&mut machine, first + count - 1).is_some(), "{}", profile.name());
         assert_eq!(rdmsr(&mut machine, first + count), None, "{}", profile.name());
         assert_eq!(rdmsr(&mut machine, SELECT).is_some(), filtered, "{}", profile.name());
-        assert!(!wrmsr(&mut machine, TOP, 0));
+        assert!(wrmsr(&mut machine, TOP, 3) && rdmsr(&mut machine, TOP) == Some(3) && !wrmsr(&mut machine, TOP, 32));
     }
 }
