@@ -51,6 +51,8 @@ pub enum ConfigError {
     Memory(u64),
     /// The host does not have so much memory.
     HostMemory(u64),
+    /// Nothing is known of what CPUID says on this processor.
+    NoCpuid(&'static str),
 }
 
 impl fmt::Display for ConfigError {
@@ -61,6 +63,12 @@ impl fmt::Display for ConfigError {
                 f,
                 "{bytes} bytes of RAM: there may be {LEAST_MEMORY} to {MOST_MEMORY}, in whole pages of 4096 bytes"
             ),
+            Self::NoCpuid(name) => {
+                write!(
+                    f,
+                    "processor \"{name}\": what its CPUID says is not known, and a guest would find it without any feature"
+                )
+            }
             Self::HostMemory(bytes) => write!(f, "{bytes} bytes of RAM: the host does not have them"),
         }
     }
@@ -76,6 +84,9 @@ impl Config<'_> {
     pub fn check(&self) -> Result<(), ConfigError> {
         if !(1..=MOST_CPUS).contains(&self.cpus) {
             return Err(ConfigError::Cpus(self.cpus));
+        }
+        if self.profile.cpuid(1, 0).is_none() {
+            return Err(ConfigError::NoCpuid(self.profile.name()));
         }
         let size_is_right =
             (LEAST_MEMORY..=MOST_MEMORY).contains(&self.memory_bytes) && self.memory_bytes % 0x1000 == 0;

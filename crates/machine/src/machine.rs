@@ -202,13 +202,13 @@ impl Machine {
                     (index, self.schedule.turn())
                 }
             };
-            let (passed, ended) = self.turn(index, length, left, watch);
+            let (instructions, ended) = self.turn(index, length, left, watch);
             self.output.collect(&self.board, watch);
             if let Some(ended) = ended {
                 return ended;
             }
             // A turn in which no time passes counts too, so that nothing goes on for ever.
-            left = left.saturating_sub(passed.max(1));
+            left = left.saturating_sub(instructions.max(1));
         }
     }
 
@@ -224,7 +224,8 @@ impl Machine {
         }
     }
 
-    /// The turn itself, of so much time, or as much of it as is left of the limit. Gives how much time has passed.
+    /// The turn itself, of so much time, or as much of it as is left of the limit. Gives how many instructions
+    /// that were.
     fn turn(&mut self, index: usize, length: u64, left: u64, watch: &mut impl Watch) -> (u64, Option<Ended>) {
         let Some(core) = self.cores.get_mut(index) else { return (0, None) };
         let Core { processor, bus, line, asleep } = core;
@@ -257,10 +258,10 @@ impl Machine {
             }
         };
         let passed = line.clock.get().saturating_sub(begun);
+        // What takes more than an instruction's time is no instruction.
+        let instructions = passed.saturating_sub(processor.state.extra_time.wrapping_sub(extra));
         if let Some(counters) = self.counters.cpus.get_mut(index) {
-            // What takes more than an instruction's time is no instruction.
-            let extra = processor.state.extra_time.wrapping_sub(extra);
-            counters.instructions += passed.saturating_sub(extra);
+            counters.instructions += instructions;
         }
         let ended = match ran {
             Ran::Aborted(abort) => Some(Ended::Aborted { cpu: index, abort }),
@@ -272,7 +273,7 @@ impl Machine {
         if asleep.is_none() && (allowed..length).contains(&passed) {
             self.cut_short = Some((index, length - passed));
         }
-        (passed, ended)
+        (instructions, ended)
     }
 
     /// What the serial port has sent so far; of more than 4 MByte the end.

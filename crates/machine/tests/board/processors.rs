@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use softvirt_machine::{Config, ConfigError, Ended, Machine};
-use x86_state::ActivityState;
+use x86_state::{ActivityState, profiles};
 
 /// INIT and start-up IPI for processor 1.
 fn start_other() -> Vec<u8> {
@@ -169,6 +169,7 @@ fn there_is_no_machine_without_processors_or_with_half_a_page() {
     for (config, error) in [
         (config(0), ConfigError::Cpus(0)),
         (config(9), ConfigError::Cpus(9)),
+        (Config { profile: &profiles::KVM_HASWELL, ..config(1) }, ConfigError::NoCpuid("kvm-haswell")),
         (Config { memory_bytes: 4096, ..config(1) }, ConfigError::Memory(4096)),
         (Config { memory_bytes: (2 << 20) + 1, ..config(1) }, ConfigError::Memory((2 << 20) + 1)),
         (Config { memory_bytes: 1 << 40, ..config(1) }, ConfigError::Memory(1 << 40)),
