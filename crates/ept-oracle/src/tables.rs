@@ -231,20 +231,4 @@ impl PhysMemory for Tables {
             None => written.push((address.0, value)),
         }
     }
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let found = self.read_u32(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u32(address, new);
-        Ok(found)
-    }
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        let found = self.read_u64(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u64(address, new);
-        Ok(found)
-    }
 }

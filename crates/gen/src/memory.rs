@@ -79,14 +79,8 @@ impl PhysMemory for Sparse {
     fn read_u16(&self, address: Hpa) -> u16 {
         u16::from_le_bytes(self.read(address))
     }
-    fn write_u16(&self, address: Hpa, value: u16) {
-        self.write_bytes(address, &value.to_le_bytes());
-    }
     fn read_u32(&self, address: Hpa) -> u32 {
         u32::from_le_bytes(self.read(address))
-    }
-    fn write_u32(&self, address: Hpa, value: u32) {
-        self.write_bytes(address, &value.to_le_bytes());
     }
     fn read_u64(&self, address: Hpa) -> u64 {
         u64::from_le_bytes(self.read(address))
@@ -97,21 +91,5 @@ impl PhysMemory for Sparse {
         } else {
             self.write_bytes(address, &value.to_le_bytes());
         }
-    }
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let found = self.read_u32(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u32(address, new);
-        Ok(found)
-    }
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        let found = self.read_u64(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u64(address, new);
-        Ok(found)
     }
 }

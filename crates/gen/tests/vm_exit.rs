@@ -23,19 +23,6 @@ use x86_state::{
 /// The words of a state; holes read as all ones and drop writes.
 struct Memory(RefCell<Words>);
 
-macro_rules! by_bytes {
-    ($($read:ident $write:ident $word:ty;)*) => {$(
-        fn $read(&self, address: Hpa) -> $word {
-            let mut bytes = [0; size_of::<$word>()];
-            self.read_bytes(address, &mut bytes);
-            <$word>::from_le_bytes(bytes)
-        }
-        fn $write(&self, address: Hpa, value: $word) {
-            self.write_bytes(address, &value.to_le_bytes());
-        }
-    )*};
-}
-
 impl PhysMemory for Memory {
     fn read_u8(&self, address: Hpa) -> u8 {
         (self.0.borrow().get(address.0).unwrap_or(u64::MAX) >> (8 * (address.0 & 7))) as u8
@@ -46,17 +33,6 @@ impl PhysMemory for Memory {
             let shift = 8 * (address.0 & 7);
             self.0.borrow_mut().set(address.0, word & !(0xff << shift) | u64::from(value) << shift);
         }
-    }
-    by_bytes! {
-        read_u16 write_u16 u16;
-        read_u32 write_u32 u32;
-        read_u64 write_u64 u64;
-    }
-    fn compare_exchange_u32(&self, address: Hpa, _current: u32, _new: u32) -> Result<u32, u32> {
-        Err(self.read_u32(address))
-    }
-    fn compare_exchange_u64(&self, address: Hpa, _current: u64, _new: u64) -> Result<u64, u64> {
-        Err(self.read_u64(address))
     }
 }
 

@@ -4,8 +4,7 @@ use crate::case::{Case, DATA, DATA_BYTES, End, FLAGS, Outcome};
 use iced_x86::{Code, Decoder, DecoderOptions};
 use softvirt_ept::Retention;
 use std::cell::Cell;
-use vmx_model::event::{Pending, Raised};
-use x86_emu::bus::Taken;
+use vmx_model::event::Raised;
 use x86_emu::code::CodePages;
 use x86_emu::memory::Caches;
 use x86_emu::x87::X87;
@@ -54,22 +53,6 @@ impl PhysMemory for World {
         read_u32 write_u32 u32;
         read_u64 write_u64 u64;
     }
-
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let found = self.read_u32(address);
-        if found == current {
-            self.write_u32(address, new);
-        }
-        if found == current { Ok(found) } else { Err(found) }
-    }
-
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        let found = self.read_u64(address);
-        if found == current {
-            self.write_u64(address, new);
-        }
-        if found == current { Ok(found) } else { Err(found) }
-    }
 }
 
 impl MsrFile for World {
@@ -83,38 +66,8 @@ impl MsrFile for World {
 }
 
 impl Bus for World {
-    fn port_read(&self, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-
-    fn port_write(&self, _: u16, _: u8, _: u32) {}
-
     fn ram_pages(&self) -> usize {
         RAM_BYTES >> 12
-    }
-
-    fn pending(&self) -> Pending {
-        Pending::default()
-    }
-
-    fn attention(&self) -> bool {
-        false
-    }
-
-    fn acknowledge_interrupt(&self) -> u8 {
-        0
-    }
-
-    fn taken(&self, _: Taken) {}
-
-    fn task_priority(&self) -> u8 {
-        0
-    }
-
-    fn set_task_priority(&self, _: u8) {}
-
-    fn tsc_of_next_event(&self) -> Option<u64> {
-        None
     }
 }
 

@@ -9,12 +9,16 @@ use x86_state::{Hpa, MsrFile, PhysMemory};
 /// [`PhysMemory`] covers RAM and memory-mapped devices alike; [`MsrFile`] the registers that neither a `Cpu` nor
 /// [`Registers`](crate::msrs::Registers) holds: those of the local APIC. A write of IA32_APIC_BASE is told to it as well, once the `Cpu`
 /// has the value.
+///
+/// By default there is no port, no local APIC, nothing that waits and no timer: how much RAM there is has to be said.
 pub trait Bus: PhysMemory + MsrFile {
     /// IN: `size_bytes` is 1, 2 or 4. All ones where nothing answers.
-    fn port_read(&self, port: u16, size_bytes: u8) -> u32;
+    fn port_read(&self, _port: u16, _size_bytes: u8) -> u32 {
+        u32::MAX
+    }
 
     /// OUT: `size_bytes` is 1, 2 or 4.
-    fn port_write(&self, port: u16, size_bytes: u8, value: u32);
+    fn port_write(&self, _port: u16, _size_bytes: u8, _value: u32) {}
 
     /// How many pages of RAM there are from address 0 on: only instructions in them are kept decoded.
     fn ram_pages(&self) -> usize;
@@ -35,16 +39,23 @@ pub trait Bus: PhysMemory + MsrFile {
 
     /// What waits for this processor at the next instruction boundary. Asked when [`Bus::attention`] says so. The processor itself fills in
     /// [`Pending::between_iterations`].
-    fn pending(&self) -> Pending;
+    fn pending(&self) -> Pending {
+        Pending::default()
+    }
 
     /// Does anything wait, that is, would [`Bus::pending`] be anything but the default? Must be cheap: it is asked before every block.
-    fn attention(&self) -> bool;
+    #[inline]
+    fn attention(&self) -> bool {
+        self.pending() != Pending::default()
+    }
 
     /// Acknowledges the interrupt controller: the vector of the interrupt that it offers.
-    fn acknowledge_interrupt(&self) -> u8;
+    fn acknowledge_interrupt(&self) -> u8 {
+        0
+    }
 
     /// This event of [`Bus::pending`] has been taken: an NMI, an SMI, an INIT or a SIPI.
-    fn taken(&self, event: Taken);
+    fn taken(&self, _event: Taken) {}
 
     /// The processor has entered SMM, or is about to leave it: the SMI acknowledge transaction (SDM 3C 31.3.1, Entering SMM). Memory that
     /// is other memory in SMM is so from now on; a bus that has such memory tells
@@ -58,15 +69,19 @@ pub trait Bus: PhysMemory + MsrFile {
     fn tsc_moved(&self, _by: u64) {}
 
     /// The local APIC's task priority, CR8: bits `[3:0]`.
-    fn task_priority(&self) -> u8;
+    fn task_priority(&self) -> u8 {
+        0
+    }
 
     /// MOV to CR8.
-    fn set_task_priority(&self, priority: u8);
+    fn set_task_priority(&self, _priority: u8) {}
 
     /// The time-stamp count of this processor at which something will come up by itself, such as an interrupt of a timer: no instruction is
     /// executed from then on until the bus names a later one. Asked when a run begins, after every access to the bus beyond RAM, and after
     /// everything that is not ordinary.
-    fn tsc_of_next_event(&self) -> Option<u64>;
+    fn tsc_of_next_event(&self) -> Option<u64> {
+        None
+    }
 
     /// Tells the bus what time it is by this processor's time-stamp counter, whenever [`Bus::tsc_of_next_event`] is asked and before each access
     /// to a port, a model-specific register or memory that is not RAM. The answer becomes the counter.

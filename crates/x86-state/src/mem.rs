@@ -11,6 +11,9 @@ use crate::addr::Hpa;
 /// Methods take `&self`: memory is shared between processors and devices, so an implementation has cells or atomics inside.
 /// Nothing fails. Where no memory answers, a read gives all ones and a write is dropped, as on a bus without a target.
 ///
+/// Reading and writing one byte is all that has to be written. The rest is made of them, which is right for a memory that one thread uses;
+/// one that threads share, or that has to be fast, has all of it of its own, and so does one that stands before another.
+///
 /// # Invariants
 /// - An access that is aligned to its size happens at once; one that is not may be split into bytes.
 /// - Addresses wrap at 2^64.
@@ -22,34 +25,74 @@ pub trait PhysMemory {
     fn write_u8(&self, address: Hpa, value: u8);
 
     /// Two bytes, the lower address in bits `[7:0]`.
-    fn read_u16(&self, address: Hpa) -> u16;
+    #[inline]
+    fn read_u16(&self, address: Hpa) -> u16 {
+        let mut bytes = [0; 2];
+        self.read_bytes(address, &mut bytes);
+        u16::from_le_bytes(bytes)
+    }
 
     /// Stores two bytes.
-    fn write_u16(&self, address: Hpa, value: u16);
+    #[inline]
+    fn write_u16(&self, address: Hpa, value: u16) {
+        self.write_bytes(address, &value.to_le_bytes());
+    }
 
     /// Four bytes.
-    fn read_u32(&self, address: Hpa) -> u32;
+    #[inline]
+    fn read_u32(&self, address: Hpa) -> u32 {
+        let mut bytes = [0; 4];
+        self.read_bytes(address, &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
 
     /// Stores four bytes.
-    fn write_u32(&self, address: Hpa, value: u32);
+    #[inline]
+    fn write_u32(&self, address: Hpa, value: u32) {
+        self.write_bytes(address, &value.to_le_bytes());
+    }
 
     /// Eight bytes.
-    fn read_u64(&self, address: Hpa) -> u64;
+    #[inline]
+    fn read_u64(&self, address: Hpa) -> u64 {
+        let mut bytes = [0; 8];
+        self.read_bytes(address, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
 
     /// Stores eight bytes.
-    fn write_u64(&self, address: Hpa, value: u64);
+    #[inline]
+    fn write_u64(&self, address: Hpa, value: u64) {
+        self.write_bytes(address, &value.to_le_bytes());
+    }
 
     /// Replaces four bytes if they hold `current`.
     ///
     /// # Errors
     /// The value found, if it is another one; nothing is written then.
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32>;
+    #[inline]
+    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
+        let found = self.read_u32(address);
+        if found != current {
+            return Err(found);
+        }
+        self.write_u32(address, new);
+        Ok(found)
+    }
 
     /// Replaces eight bytes if they hold `current`.
     ///
     /// # Errors
     /// The value found, if it is another one; nothing is written then.
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64>;
+    #[inline]
+    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
+        let found = self.read_u64(address);
+        if found != current {
+            return Err(found);
+        }
+        self.write_u64(address, new);
+        Ok(found)
+    }
 
     /// Fills `bytes` from memory, byte by byte.
     fn read_bytes(&self, address: Hpa, bytes: &mut [u8]) {
@@ -139,12 +182,6 @@ impl<const N: usize> WordMemory<N> {
     fn cell(&self, address: Hpa) -> Option<&Cell<u64>> {
         self.words.iter().find(|(at, _)| *at == address.0 & !7).map(|(_, cell)| cell)
     }
-
-    fn read_le<const LEN: usize>(&self, address: Hpa) -> [u8; LEN] {
-        let mut bytes = [0; LEN];
-        self.read_bytes(address, &mut bytes);
-        bytes
-    }
 }
 
 impl<const N: usize> PhysMemory for WordMemory<N> {
@@ -160,48 +197,6 @@ impl<const N: usize> PhysMemory for WordMemory<N> {
             let shift = 8 * (address.0 & 7);
             cell.set(cell.get() & !(0xff << shift) | u64::from(value) << shift);
         }
-    }
-
-    fn read_u16(&self, address: Hpa) -> u16 {
-        u16::from_le_bytes(self.read_le(address))
-    }
-
-    fn write_u16(&self, address: Hpa, value: u16) {
-        self.write_bytes(address, &value.to_le_bytes());
-    }
-
-    fn read_u32(&self, address: Hpa) -> u32 {
-        u32::from_le_bytes(self.read_le(address))
-    }
-
-    fn write_u32(&self, address: Hpa, value: u32) {
-        self.write_bytes(address, &value.to_le_bytes());
-    }
-
-    fn read_u64(&self, address: Hpa) -> u64 {
-        u64::from_le_bytes(self.read_le(address))
-    }
-
-    fn write_u64(&self, address: Hpa, value: u64) {
-        self.write_bytes(address, &value.to_le_bytes());
-    }
-
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let found = self.read_u32(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u32(address, new);
-        Ok(found)
-    }
-
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        let found = self.read_u64(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u64(address, new);
-        Ok(found)
     }
 }
 

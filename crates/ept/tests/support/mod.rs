@@ -83,14 +83,6 @@ impl PhysMemory for FlatRam {
     fn write_u64(&self, address: Hpa, value: u64) {
         self.set_part(address, value, 64);
     }
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let found = self.read_u32(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u32(address, new);
-        Ok(found)
-    }
     fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
         let Some(word) = self.word(address) else { return Err(u64::MAX) };
         word.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed)

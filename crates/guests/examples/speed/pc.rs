@@ -3,8 +3,6 @@
 use softvirt_ept::Retention;
 use softvirt_guests::bench;
 use std::cell::{Cell, RefCell};
-use vmx_model::event::Pending;
-use x86_emu::bus::Taken;
 use x86_emu::{Bus, Processor, Ran};
 use x86_state::{AccessRights, Gpr, Hpa, Msr, MsrFile, PhysMemory, Segment, SegmentRegister, Selector, profiles};
 
@@ -58,26 +56,6 @@ impl PhysMemory for Pc {
         read_u32 write_u32 u32;
         read_u64 write_u64 u64;
     }
-
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        match self.read_u32(address) {
-            found if found == current => {
-                self.write_u32(address, new);
-                Ok(found)
-            }
-            found => Err(found),
-        }
-    }
-
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        match self.read_u64(address) {
-            found if found == current => {
-                self.write_u64(address, new);
-                Ok(found)
-            }
-            found => Err(found),
-        }
-    }
 }
 
 impl MsrFile for Pc {
@@ -93,10 +71,6 @@ impl MsrFile for Pc {
 }
 
 impl Bus for Pc {
-    fn port_read(&self, _port: u16, _size_bytes: u8) -> u32 {
-        u32::MAX
-    }
-
     fn port_write(&self, port: u16, _size_bytes: u8, value: u32) {
         if port == 0xe9 {
             self.reported.set(Some(value as u8));
@@ -110,30 +84,6 @@ impl Bus for Pc {
 
     fn ram(&self) -> &[Cell<u8>] {
         &self.ram
-    }
-
-    fn pending(&self) -> Pending {
-        Pending::default()
-    }
-
-    fn attention(&self) -> bool {
-        false
-    }
-
-    fn acknowledge_interrupt(&self) -> u8 {
-        0
-    }
-
-    fn taken(&self, _event: Taken) {}
-
-    fn task_priority(&self) -> u8 {
-        0
-    }
-
-    fn set_task_priority(&self, _priority: u8) {}
-
-    fn tsc_of_next_event(&self) -> Option<u64> {
-        None
     }
 }
 

@@ -177,23 +177,8 @@ impl PhysMemory for Endless {
         (self.read_u64(Hpa(address.0 & !7)) >> (8 * (address.0 & 7))) as u8
     }
     fn write_u8(&self, _: Hpa, _: u8) {}
-    fn read_u16(&self, _: Hpa) -> u16 {
-        0
-    }
-    fn write_u16(&self, _: Hpa, _: u16) {}
-    fn read_u32(&self, _: Hpa) -> u32 {
-        0
-    }
-    fn write_u32(&self, _: Hpa, _: u32) {}
     fn read_u64(&self, address: Hpa) -> u64 {
         if address.0 & 8 == 0 { low(Msr::STAR) } else { address.0 }
-    }
-    fn write_u64(&self, _: Hpa, _: u64) {}
-    fn compare_exchange_u32(&self, _: Hpa, _: u32, _: u32) -> Result<u32, u32> {
-        Err(0)
-    }
-    fn compare_exchange_u64(&self, _: Hpa, _: u64, _: u64) -> Result<u64, u64> {
-        Err(0)
     }
 }
 

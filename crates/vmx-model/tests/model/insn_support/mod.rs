@@ -41,63 +41,19 @@ impl Default for Ram {
 }
 
 impl Ram {
-    fn get<const N: usize>(&self, address: Hpa) -> [u8; N] {
-        std::array::from_fn(|i| {
-            let at = usize::try_from(address.0.wrapping_add(i as u64)).unwrap_or(usize::MAX);
-            self.0.get(at).map_or(0xff, Cell::get)
-        })
-    }
-
-    fn put(&self, address: Hpa, bytes: &[u8]) {
-        for (i, byte) in bytes.iter().enumerate() {
-            let at = usize::try_from(address.0.wrapping_add(i as u64)).unwrap_or(usize::MAX);
-            if let Some(cell) = self.0.get(at) {
-                cell.set(*byte);
-            }
-        }
+    fn cell(&self, address: Hpa) -> Option<&Cell<u8>> {
+        self.0.get(usize::try_from(address.0).ok()?)
     }
 }
 
 impl PhysMemory for Ram {
     fn read_u8(&self, address: Hpa) -> u8 {
-        u8::from_le_bytes(self.get(address))
+        self.cell(address).map_or(0xff, Cell::get)
     }
     fn write_u8(&self, address: Hpa, value: u8) {
-        self.put(address, &value.to_le_bytes());
-    }
-    fn read_u16(&self, address: Hpa) -> u16 {
-        u16::from_le_bytes(self.get(address))
-    }
-    fn write_u16(&self, address: Hpa, value: u16) {
-        self.put(address, &value.to_le_bytes());
-    }
-    fn read_u32(&self, address: Hpa) -> u32 {
-        u32::from_le_bytes(self.get(address))
-    }
-    fn write_u32(&self, address: Hpa, value: u32) {
-        self.put(address, &value.to_le_bytes());
-    }
-    fn read_u64(&self, address: Hpa) -> u64 {
-        u64::from_le_bytes(self.get(address))
-    }
-    fn write_u64(&self, address: Hpa, value: u64) {
-        self.put(address, &value.to_le_bytes());
-    }
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let found = self.read_u32(address);
-        if found != current {
-            return Err(found);
+        if let Some(cell) = self.cell(address) {
+            cell.set(value);
         }
-        self.write_u32(address, new);
-        Ok(found)
-    }
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        let found = self.read_u64(address);
-        if found != current {
-            return Err(found);
-        }
-        self.write_u64(address, new);
-        Ok(found)
     }
 }
 

@@ -23,19 +23,6 @@ impl Memory {
     }
 }
 
-macro_rules! by_bytes {
-    ($($read:ident $write:ident $word:ty;)*) => {$(
-        fn $read(&self, address: Hpa) -> $word {
-            let mut bytes = [0; size_of::<$word>()];
-            self.read_bytes(address, &mut bytes);
-            <$word>::from_le_bytes(bytes)
-        }
-        fn $write(&self, address: Hpa, value: $word) {
-            self.write_bytes(address, &value.to_le_bytes());
-        }
-    )*};
-}
-
 impl PhysMemory for Memory {
     fn read_u8(&self, address: Hpa) -> u8 {
         (self.word(address.0) >> (8 * (address.0 & 7))) as u8
@@ -47,25 +34,6 @@ impl PhysMemory for Memory {
         if self.0.borrow().get(address.0).is_some() {
             self.0.borrow_mut().set(address.0, word);
         }
-    }
-    by_bytes! {
-        read_u16 write_u16 u16;
-        read_u32 write_u32 u32;
-        read_u64 write_u64 u64;
-    }
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let found = self.read_u32(address);
-        if found == current {
-            self.write_u32(address, new);
-        }
-        if found == current { Ok(found) } else { Err(found) }
-    }
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        let found = self.read_u64(address);
-        if found == current {
-            self.write_u64(address, new);
-        }
-        if found == current { Ok(found) } else { Err(found) }
     }
 }
 

@@ -166,26 +166,6 @@ impl PhysMemory for World {
         read_u32 write_u32 u32;
         read_u64 write_u64 u64;
     }
-
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        match self.read_u32(address) {
-            found if found == current => {
-                self.write_u32(address, new);
-                Ok(found)
-            }
-            found => Err(found),
-        }
-    }
-
-    fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
-        match self.read_u64(address) {
-            found if found == current => {
-                self.write_u64(address, new);
-                Ok(found)
-            }
-            found => Err(found),
-        }
-    }
 }
 
 impl MsrFile for World {
@@ -225,10 +205,6 @@ impl Bus for World {
 
     fn pending(&self) -> Pending {
         self.pending.get()
-    }
-
-    fn attention(&self) -> bool {
-        self.pending.get() != Pending::default()
     }
 
     fn acknowledge_interrupt(&self) -> u8 {
@@ -272,10 +248,6 @@ impl Bus for World {
 
     fn set_task_priority(&self, priority: u8) {
         self.task_priority.set(priority);
-    }
-
-    fn tsc_of_next_event(&self) -> Option<u64> {
-        None
     }
 }
 
