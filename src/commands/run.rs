@@ -76,9 +76,9 @@ pub(crate) struct Args {
 /// What a TLB keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Tlb {
-    /// What the manual allows to be kept
+    /// All that the manual allows to be kept: a missing invalidation shows
     Lazy,
-    /// Nothing, where an operation invalidates something
+    /// Nothing that is stale: a changed table counts at once
     Strict,
 }
 

@@ -5,6 +5,9 @@
 //! a look at the word, and a page without code not even that: writes to it go by the quick way (`crate::quick`), which a page leaves when
 //! it gets its first block.
 //!
+//! With `Retention::Strict` the parts that hold entries of tables are watched in the same way: a write to one of them makes every
+//! processor forget its translations, so that each access is as if nothing were remembered, and yet most need no walk.
+//!
 //! Where branches lead is known beside that by RIP alone (`CodeCache::target`), for as long as nothing changes on which it depends:
 //! translations, CS, privilege, any instruction that is kept.
 
@@ -13,6 +16,7 @@ use crate::decode::Fetching;
 use crate::insn::Insn;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use x86_state::{Hpa, PhysMemory};
@@ -32,8 +36,8 @@ const PART_BITS: u32 = 7;
 /// Where the version stands in the word of a page.
 const VERSION_SHIFT: u32 = 32;
 
-/// Which pages of RAM hold decoded instructions, and their versions. A clone is the same thing: all processors of a machine and the devices that
-/// write memory share it.
+/// Which pages of RAM hold decoded instructions, and their versions; which hold entries of tables, where that is asked for. A clone is the same
+/// thing: all processors of a machine and the devices that write memory share it.
 #[derive(Clone, Debug)]
 pub struct CodePages(Arc<Pages>);
 
@@ -41,10 +45,14 @@ pub struct CodePages(Arc<Pages>);
 struct Pages {
     /// Bits `[31:0]`: parts with instructions; `[63:32]`: version.
     words: Vec<AtomicU64>,
-    /// How often a page without instructions has got some.
+    /// Parts with entries of tables from which translations have been made.
+    tables: Vec<AtomicU32>,
+    /// How often a page of which nothing was watched has got something that is.
     settled: AtomicU32,
-    /// How often instructions have been forgotten.
+    /// How often instructions, or where branches lead, have been forgotten.
     forgotten: AtomicU32,
+    /// How often entries of tables have been written.
+    tables_written: AtomicU32,
 }
 
 impl CodePages {
@@ -52,16 +60,18 @@ impl CodePages {
     #[must_use]
     pub fn new(ram_pages: usize) -> Self {
         let words = (0..ram_pages).map(|_| AtomicU64::new(0)).collect();
-        Self(Arc::new(Pages { words, settled: AtomicU32::new(0), forgotten: AtomicU32::new(0) }))
+        let tables = (0..ram_pages).map(|_| AtomicU32::new(0)).collect();
+        let [settled, forgotten, tables_written] = [0; 3].map(AtomicU32::new);
+        Self(Arc::new(Pages { words, tables, settled, forgotten, tables_written }))
     }
 
-    /// The page at this address is being written, wherever in it: what was decoded from it is forgotten.
+    /// The page at this address is being written, wherever in it: what was made of it is forgotten.
     #[inline]
     pub fn written(&self, hpa: Hpa) {
         self.forget(hpa, u32::MAX);
     }
 
-    /// `len_bytes` at this address are being written, within one page. Gives whether instructions were forgotten.
+    /// `len_bytes` at this address are being written, within one page. Gives whether anything was forgotten.
     #[inline(always)]
     pub(crate) fn written_bytes(&self, hpa: Hpa, len_bytes: u64) -> bool {
         self.forget(hpa, parts(hpa, len_bytes))
@@ -69,6 +79,25 @@ impl CodePages {
 
     #[inline(always)]
     fn forget(&self, hpa: Hpa, parts: u32) -> bool {
+        let tables = self.forget_tables(hpa, parts);
+        self.forget_code(hpa, parts) || tables
+    }
+
+    #[inline(always)]
+    fn forget_tables(&self, hpa: Hpa, parts: u32) -> bool {
+        let Some(page) = self.0.tables.get((hpa.0 >> 12) as usize) else { return false };
+        let hit = page.load(Relaxed) & parts != 0;
+        if hit {
+            // All translations are forgotten, so that none depends on the page any more.
+            page.store(0, Relaxed);
+            self.0.tables_written.fetch_add(1, Relaxed);
+            self.0.forgotten.fetch_add(1, Relaxed);
+        }
+        hit
+    }
+
+    #[inline(always)]
+    fn forget_code(&self, hpa: Hpa, parts: u32) -> bool {
         let Some(page) = self.of(hpa) else { return false };
         let word = page.load(Relaxed);
         let hit = word as u32 & parts != 0;
@@ -79,20 +108,43 @@ impl CodePages {
         hit
     }
 
-    /// Are instructions of this page kept?
+    /// Is anything kept that was made of this page?
     #[inline]
-    pub(crate) fn has_code(&self, hpa: Hpa) -> bool {
-        self.of(hpa).is_some_and(|page| page.load(Relaxed) as u32 != 0)
+    pub(crate) fn is_watched(&self, hpa: Hpa) -> bool {
+        self.of(hpa).is_some_and(|page| page.load(Relaxed) as u32 != 0) || self.has_tables(hpa)
     }
 
-    /// A number that changes when a page without instructions gets some.
+    #[inline]
+    fn has_tables(&self, hpa: Hpa) -> bool {
+        self.0.tables.get((hpa.0 >> 12) as usize).is_some_and(|page| page.load(Relaxed) != 0)
+    }
+
+    /// A number that changes when a page of which nothing was watched has got something that is.
     pub(crate) fn settled(&self) -> u32 {
         self.0.settled.load(Relaxed)
     }
 
-    /// A number that changes when instructions are forgotten.
+    /// A number that changes when instructions, or where branches lead, are forgotten.
     pub(crate) fn forgotten(&self) -> u32 {
         self.0.forgotten.load(Relaxed)
+    }
+
+    /// A number that changes when entries of tables are written from which translations have been made.
+    pub(crate) fn tables_written(&self) -> u32 {
+        self.0.tables_written.load(Relaxed)
+    }
+
+    /// An entry of a table is read here, and what is made of it is kept. Gives whether it is in RAM, where writes are seen.
+    fn settle_entry(&self, hpa: Hpa) -> bool {
+        let Some(page) = self.0.tables.get((hpa.0 >> 12) as usize) else { return false };
+        let (known, part) = (page.load(Relaxed), parts(hpa, 1));
+        if known & part == 0 {
+            if !self.is_watched(hpa) {
+                self.0.settled.fetch_add(1, Relaxed);
+            }
+            page.store(known | part, Relaxed);
+        }
+        true
     }
 
     #[inline(always)]
@@ -109,7 +161,7 @@ impl CodePages {
     fn settle(&self, hpa: Hpa, len_bytes: u64) -> Option<u32> {
         let page = self.of(hpa)?;
         let word = page.load(Relaxed);
-        if word as u32 == 0 {
+        if !self.is_watched(hpa) {
             self.0.settled.fetch_add(1, Relaxed);
         }
         page.store(word | u64::from(parts(hpa, len_bytes)), Relaxed);
@@ -126,10 +178,28 @@ fn parts(hpa: Hpa, len_bytes: u64) -> u32 {
     u32::MAX << first & u32::MAX >> (31 - last)
 }
 
-/// Memory as the models write it: table walks, VMCS regions, MSR lists. What they write may be code as well.
+/// Memory as the models write it: VMCS regions, MSR lists, logs. What they write may be code or tables as well.
 pub(crate) struct Watched<'a, B> {
     pub(crate) bus: &'a B,
     pub(crate) pages: &'a CodePages,
+}
+
+/// Memory as a walk of tables has it.
+pub(crate) struct Walked<'a, B> {
+    pub(crate) memory: Watched<'a, B>,
+    /// Are the entries that are read watched from now on?
+    pub(crate) watches: bool,
+    /// Has an entry been read that cannot be watched?
+    pub(crate) unwatched: Cell<bool>,
+}
+
+impl<B> Walked<'_, B> {
+    #[inline]
+    fn reads(&self, address: Hpa) {
+        if self.watches && !self.memory.pages.settle_entry(address) {
+            self.unwatched.set(true);
+        }
+    }
 }
 
 macro_rules! watched {
@@ -159,6 +229,34 @@ macro_rules! watched {
             fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
                 self.pages.written(address);
                 self.bus.compare_exchange_u64(address, current, new)
+            }
+        }
+
+        impl<B: Bus> PhysMemory for Walked<'_, B> {
+            $(
+                #[inline]
+                fn $read(&self, address: Hpa) -> $word {
+                    self.reads(address);
+                    self.memory.$read(address)
+                }
+
+                #[inline]
+                fn $write(&self, address: Hpa, value: $word) {
+                    self.memory.$write(address, value);
+                }
+            )*
+
+            // A walk exchanges an entry only to set its accessed or dirty flag. Of no translation that is kept anything becomes untrue by that.
+            #[inline]
+            fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
+                self.memory.pages.forget_code(address, u32::MAX);
+                self.memory.bus.compare_exchange_u32(address, current, new)
+            }
+
+            #[inline]
+            fn compare_exchange_u64(&self, address: Hpa, current: u64, new: u64) -> Result<u64, u64> {
+                self.memory.pages.forget_code(address, u32::MAX);
+                self.memory.bus.compare_exchange_u64(address, current, new)
             }
         }
     };
@@ -322,11 +420,8 @@ impl CodeCache {
         same.then_some(Hpa(window.hpa.0 | linear & 0xfff))
     }
 
-    /// Instructions are fetched from this page now, by the user or not. `strict`: where other pages are is not remembered.
-    pub(crate) fn enter(&mut self, linear: u64, hpa: Hpa, user: bool, strict: bool) {
-        if strict {
-            self.leave();
-        }
+    /// Instructions are fetched from this page now, by the user or not.
+    pub(crate) fn enter(&mut self, linear: u64, hpa: Hpa, user: bool) {
         let page = linear >> 12;
         self.windows[page as usize & (WINDOWS - 1)] = Window { page, hpa: hpa.page(), user, entered: self.entered };
     }
@@ -478,6 +573,18 @@ mod tests {
         let pages = CodePages::new(4);
         assert_eq!(pages.settle(Hpa(0x20f0), 0x20), Some(0));
         pages.written(Hpa(0x2000));
-        assert_eq!((pages.version(Hpa(0x20f0)), pages.has_code(Hpa(0x2000))), (Some(1), false));
+        assert_eq!((pages.version(Hpa(0x20f0)), pages.is_watched(Hpa(0x2000))), (Some(1), false));
+    }
+
+    #[test]
+    fn entries_that_a_walk_has_read_are_watched_until_one_of_their_part_is_written() {
+        let pages = CodePages::new(4);
+        assert!(pages.settle_entry(Hpa(0x2088)));
+        assert_eq!((pages.settled(), pages.is_watched(Hpa(0x2000))), (1, true));
+        for (address, forgets) in [(0x2078, false), (0x2100, false), (0x3088, false), (0x20f8, true), (0x2088, false)] {
+            assert_eq!(pages.written_bytes(Hpa(address), 8), forgets, "{address:#x}");
+        }
+        assert_eq!((pages.tables_written(), pages.is_watched(Hpa(0x2000))), (1, false));
+        assert!(!pages.settle_entry(Hpa(0x4000)), "outside RAM");
     }
 }

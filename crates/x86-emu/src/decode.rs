@@ -119,8 +119,7 @@ impl<B: Bus> Exec<'_, B> {
             return Err(self.gp());
         }
         let hpa = self.code_page(linear)?;
-        let (user, strict) = (self.state.cpu.cpl() == 3, self.caches.is_strict());
-        self.caches.code.enter(linear, hpa, user, strict);
+        self.caches.code.enter(linear, hpa, self.state.cpu.cpl() == 3);
         if let Some(block) = blocks.find(self.caches.code.pages(), hpa, rip, fetching.bits, fetching.last) {
             return Ok(Found::Block(block));
         }
@@ -161,7 +160,7 @@ impl<B: Bus> Exec<'_, B> {
         if full {
             self.caches.code.leave();
             let user = self.state.cpu.cpl() == 3;
-            self.caches.code.enter(self.fetching.linear(self.state.cpu.rip), hpa, user, false);
+            self.caches.code.enter(self.fetching.linear(self.state.cpu.rip), hpa, user);
         }
         let mut len_bytes = 0;
         for _ in 0..BLOCK_INSTRUCTIONS {

@@ -3,11 +3,12 @@
 //! Source: SDM 3A 3.4, Logical and Linear Addresses; 5.3, Limit Checking; 4.1 to 4.11; SDM 3C 28.3 (rev 077).
 
 use crate::bus::Bus;
-use crate::code::{CodeCache, CodePages, Watched};
+use crate::code::{CodeCache, CodePages, Walked, Watched};
 use crate::exec::{Exec, Stop, Stopped};
 use crate::quick::Front;
 use crate::state::State;
 use crate::word::Word;
+use core::cell::Cell;
 use softvirt_ept::{
     Access, AddressSpace, Current, Demand, Direct, Ept, Failure, Invalidate, Mmu, MmuContext, Operation, Paging,
     PagingSupport, Pdptes, Pointers, Privilege, Reference, Retention, Space, Vendor,
@@ -27,6 +28,10 @@ type Translations = Mmu<Payload, 256, 4, 16, 4>;
 /// What is remembered to be fast, and can be made again from the state: translations and decoded instructions.
 pub struct Caches {
     mmu: Translations,
+    /// Are translations forgotten as soon as an entry changes from which they were made?
+    strict: bool,
+    /// [`CodePages::tables_written`] when translations were last known to be right. Only counts if `strict`.
+    heeded: u32,
     /// Which pages hold decoded instructions, and from which one they are fetched.
     pub code: CodeCache,
     /// The translations used last, for ordinary accesses.
@@ -61,10 +66,15 @@ impl Caches {
     }
 
     /// Nothing is cached. `pages` is shared by all that write the RAM.
+    ///
+    /// With [`Retention::Strict`] a change of the tables counts at once, as if nothing were cached: entries from which translations are made are
+    /// watched, as instructions are. Tables beyond the RAM are walked each time.
     #[must_use]
     pub fn new(profile: &CpuProfile, retention: Retention, pages: CodePages) -> Self {
         Self {
-            mmu: Mmu::new(retention, Vendor::Intel, 0),
+            mmu: Mmu::new(Retention::Lazy, Vendor::Intel, 0),
+            strict: retention == Retention::Strict,
+            heeded: pages.tables_written(),
             code: CodeCache::new(pages),
             front: Front::new(),
             view: None,
@@ -74,13 +84,27 @@ impl Caches {
         }
     }
 
-    /// Is nothing remembered about translations?
-    pub(crate) fn is_strict(&self) -> bool {
-        self.mmu.tlb().retention() == Retention::Strict
+    /// If translations are strict, and entries have been written from which some were made: all are forgotten.
+    #[inline]
+    pub(crate) fn heed(&mut self) {
+        if self.strict && self.heeded != self.code.pages().tables_written() {
+            self.forget_translations();
+        }
     }
 
-    /// Forgets translations as the operation demands.
+    #[cold]
+    fn forget_translations(&mut self) {
+        self.heeded = self.code.pages().tables_written();
+        self.mmu.clear();
+        self.code.leave();
+        self.front.forget();
+    }
+
+    /// Forgets translations as the operation demands; all of them, if they are strict.
     pub fn invalidate(&mut self, operation: &Invalidate) {
+        if self.strict {
+            return self.forget_translations();
+        }
         self.mmu.invalidate(operation);
         self.code.leave();
         self.front.forget();
@@ -89,6 +113,9 @@ impl Caches {
     /// Control registers, privilege, EFLAGS.AC, keys or the VMCS have changed: addresses may be translated otherwise from now on.
     pub fn changed(&mut self) {
         self.view = None;
+        if self.strict {
+            return self.forget_translations();
+        }
         self.code.leave();
         self.front.forget();
     }
@@ -96,9 +123,6 @@ impl Caches {
     /// CS, SS or RFLAGS have changed, or are about to, as events, far transfers and their returns change them, and nothing else on which
     /// translation depends: what is remembered stays, unless mode or EFLAGS.AC turn out to be others.
     pub(crate) fn transferred(&mut self) {
-        if self.is_strict() {
-            return self.changed();
-        }
         self.transferred = true;
         self.front.close();
     }
@@ -174,6 +198,7 @@ impl<B: Bus> Exec<'_, B> {
             Operation::Write => 1,
             Operation::Fetch => 2,
         } + if access.is_user() { 3 } else { 0 };
+        self.caches.heed();
         let (view, mmu, _) = self.caches.view(self.state, self.profile);
         let demand = if access.shadow_stack { Demand::new(&view.paging, access) } else { view.demands[demand] };
         if let Some((hpa, _)) = mmu.lookup(view.context, linear, &demand) {
@@ -195,7 +220,7 @@ impl<B: Bus> Exec<'_, B> {
         if !front.is_open() || !ordinary || access.is_fetch() || !self.bus.is_ram(hpa) {
             return;
         }
-        if !access.is_write() || !code.pages().has_code(hpa) {
+        if !access.is_write() || !code.pages().is_watched(hpa) {
             front.learn(linear.0, hpa, access.is_write());
         }
     }
@@ -203,8 +228,10 @@ impl<B: Bus> Exec<'_, B> {
     /// Walks the tables, or asks the TLB for what it cannot answer without them.
     #[inline(never)]
     fn walk(&mut self, linear: Gva, access: Access, demand: &Demand) -> Result<Hpa, Stopped> {
+        let strict = self.caches.strict;
         let (view, mmu, pages) = self.caches.view(self.state, self.profile);
         let memory = Watched { bus: self.bus, pages };
+        let memory = Walked { memory, watches: strict, unwatched: Cell::new(false) };
         let forgotten = pages.forgotten();
         let result = match &view.ept {
             None => {
@@ -228,6 +255,13 @@ impl<B: Bus> Exec<'_, B> {
         };
         // The flags that the walk has set may be in a page of instructions.
         self.leave |= pages.forgotten() != forgotten;
+        if strict {
+            if memory.unwatched.get() {
+                mmu.clear();
+            }
+            let settled = pages.settled();
+            self.caches.front.renew(settled);
+        }
         match result {
             Ok((hpa, _)) => Ok(hpa),
             Err(failure) => Err(self.translation_failed(linear, access, &failure)),
@@ -467,10 +501,11 @@ impl<B: Bus> Exec<'_, B> {
         }
     }
 
-    /// Memory is being written: instructions there are forgotten.
+    /// Memory is being written: what was made of it is forgotten.
     #[inline(always)]
     fn wrote(&mut self, hpa: Hpa, len_bytes: u64) {
         if self.caches.code.pages().written_bytes(hpa, len_bytes) {
+            self.caches.heed();
             self.leave = true;
         }
     }
@@ -508,8 +543,8 @@ impl<B: Bus> Exec<'_, B> {
 
     #[inline(always)]
     fn store<W: Word>(&mut self, hpa: Hpa, value: W) {
-        // What is written as it is already changes no instructions.
-        if self.caches.code.pages().has_code(hpa) && self.bus.is_ram(hpa) && self.load::<W>(hpa) == value {
+        // What is written as it is already changes no instructions, and no translations.
+        if self.caches.code.pages().is_watched(hpa) && self.bus.is_ram(hpa) && self.load::<W>(hpa) == value {
             return;
         }
         self.wrote(hpa, u64::from(W::BITS / 8));

@@ -6,9 +6,9 @@
 //!
 //! # Invariants
 //! - An entry is made only of what the TLB holds, for an access that the TLB has allowed: nothing is remembered longer than the rules of
-//!   invalidation permit, and nothing at all with `Retention::Strict`.
+//!   invalidation permit.
 //! - Everything that changes translations or the rules of access gives a new generation ([`Front::forget`]).
-//! - A page can be written by it only while no decoded instructions of the page are kept.
+//! - A page can be written by it only while nothing is kept that was made of the page: decoded instructions, or translations that are strict.
 //! - It answers only accesses that are aligned to their size: they stay in a page, and are never an alignment error.
 
 use crate::bus::Bus;
@@ -77,7 +77,7 @@ impl Front {
         self.tag = self.generation << GENERATION_SHIFT | if user { USER } else { 0 };
     }
 
-    /// Pages may have got instructions: their entries do not allow writes any more. It answers as before.
+    /// More pages may be watched: their entries do not allow writes any more. It answers as before.
     pub(crate) fn renew(&mut self, settled: u32) {
         if self.is_open() {
             self.open(self.is_user(), settled);

@@ -358,6 +358,7 @@ impl<B: Bus> Exec<'_, B> {
     fn blocks<O: Observer<B>>(&mut self, blocks: &mut Blocks<B>, most: u64, observer: &mut O) -> Result<u64, Ran> {
         let user = self.state.cpu.cpl() == 3;
         self.leave = false;
+        self.caches.heed();
         self.caches.settle(&self.state.cpu);
         self.caches.front.open(user, self.caches.code.pages().settled());
         self.caches.code.begin(&self.fetching, user);
@@ -531,6 +532,7 @@ impl<B: Bus> Exec<'_, B> {
         let branches = self.state.cpu.debugctl.contains(DebugCtl::BTF);
         let rip = self.state.cpu.rip;
         self.met = 0;
+        self.caches.heed();
         // RF is 0 from the start of the instruction on; a fault pushes it as 1, and an exit records it by its own rules.
         let insn = match self.fetch(blocks).and_then(|insn| self.check_branch_target(&insn).map(|()| insn)) {
             Ok(insn) => insn,

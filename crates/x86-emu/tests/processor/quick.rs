@@ -1,6 +1,6 @@
 //! What is remembered to be fast changes nothing: neither blocks, nor the translations used last, nor time that is counted by block.
 
-use crate::world::{CODE, CODE_0, INTERRUPT_GATE, Machine, PT, RAM_BYTES};
+use crate::world::{CODE, CODE_0, INTERRUPT_GATE, Machine, PT, PT_32, RAM_BYTES};
 use softvirt_ept::Retention;
 use x86_emu::Ran;
 use x86_state::{Cr0, Gpr, Hpa, PhysMemory};
@@ -45,9 +45,11 @@ fn noise_runs_in_blocks_as_it_does_step_by_step() {
             for _ in 0..STEPS {
                 steps.run(1);
             }
-            // Without any translation that is remembered.
-            forgetful.forget_translations();
-            forgetful.run(STEPS);
+            // Without anything that is remembered.
+            for _ in 0..STEPS {
+                forgetful.processor.caches.changed();
+                forgetful.run(1);
+            }
             let [blocks, steps, forgetful] = machines.each_mut().map(visible);
             assert_eq!(blocks, steps, "{seed}");
             assert_eq!(blocks, forgetful, "{seed}");
@@ -241,10 +243,43 @@ fn a_block_that_overwrites_its_own_later_instruction_executes_the_new_one() {
     }
 }
 
+/// Every access is as if nothing were remembered, although most need no walk: a processor that really forgets everything before each
+/// instruction comes to the same.
 #[test]
-fn retention_decides_whether_anything_is_remembered() {
+fn strict_translations_follow_tables_that_noise_overwrites() {
+    const STEPS: u64 = 300;
+    let mut tables_changed = 0;
+    for seed in 2000..2200 {
+        for (mode, table) in [(Machine::paged32 as fn() -> Machine, PT_32), (Machine::long64, PT)] {
+            let mut machines = [0; 2].map(|_| {
+                let mut machine = noisy(mode, seed);
+                for (register, value) in machine.cpu().gpr.0.iter_mut().zip(crate::execution::noise(seed ^ 0x5555)) {
+                    // The entries of the pages with the program, and those around them.
+                    *register = table + (CODE >> 9) + 8 * u64::from(value & 15);
+                }
+                machine.strict();
+                machine
+            });
+            let [blocks, forgetful] = &mut machines;
+            blocks.run(STEPS);
+            for _ in 0..STEPS {
+                forgetful.processor.caches.changed();
+                forgetful.run(1);
+            }
+            let untouched = noisy(mode, seed);
+            tables_changed +=
+                u32::from((0..512).any(|n| untouched.u64(table + 8 * n) | 0x60 != blocks.u64(table + 8 * n) | 0x60));
+            let [blocks, forgetful] = machines.each_mut().map(visible);
+            assert_eq!(blocks, forgetful, "{seed}");
+        }
+    }
+    assert!(tables_changed > 100, "only {tables_changed} programs have changed their tables");
+}
+
+#[test]
+fn retention_decides_whether_a_changed_table_counts_at_once() {
     let mut machine = Machine::long64();
-    machine.forget_translations();
+    machine.strict();
     machine.set_u64(DATA, 1);
     machine.load(CODE, &COPY);
     for _ in 0..3 {
@@ -253,4 +288,13 @@ fn retention_decides_whether_anything_is_remembered() {
     machine.set_u64(PT + 8 * (DATA >> 12), 0x6_0000 | RW);
     run_again(&mut machine, CODE);
     assert_eq!(machine.gpr(Gpr::Rax), 0, "with {:?} a changed table counts at once", Retention::Strict);
+    let mut machine = Machine::long64();
+    machine.set_u64(DATA, 1);
+    machine.load(CODE, &COPY);
+    for _ in 0..3 {
+        run_again(&mut machine, CODE);
+    }
+    machine.set_u64(PT + 8 * (DATA >> 12), 0x6_0000 | RW);
+    run_again(&mut machine, CODE);
+    assert_eq!(machine.gpr(Gpr::Rax), 1, "with {:?} it does not without an invalidation", Retention::Lazy);
 }

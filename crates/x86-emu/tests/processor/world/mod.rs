@@ -375,8 +375,8 @@ impl Machine {
         self.processor.caches.changed();
     }
 
-    /// Makes a processor that remembers no translations.
-    pub fn forget_translations(&mut self) {
+    /// Makes a processor for which a change of the tables counts at once.
+    pub fn strict(&mut self) {
         let state = self.processor.state.clone();
         *self.processor = Processor::new(self.profile, &self.world, Retention::Strict, 1);
         self.processor.state = state;
